@@ -1,0 +1,7 @@
+//! Feedline.
+
+pub mod dataset;
+pub mod error;
+pub mod spec;
+pub mod stages;
+pub mod storage;
