@@ -39,7 +39,7 @@ impl Location {
         let absolute = normal(&absolute);
         let text = absolute.to_str().ok_or_else(|| Error::usage("a path is not UTF-8").at(absolute.display().to_string()))?;
         let path = Path::from_absolute_path(text).map_err(object_store::Error::from)?;
-        Ok(Self { store: Arc::new(LocalFileSystem::new()), path, local: Some(absolute) })
+        Ok(Self { store: Arc::new(LocalFileSystem::new().with_automatic_cleanup(true)), path, local: Some(absolute) })
     }
 
     /// The location below this one.

@@ -1,0 +1,3 @@
+//! From batches to a published version.
+
+pub mod shard;

@@ -1,0 +1,202 @@
+//! Writing one shard: Parquet, hashed while it is written, visible only when it is whole.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::{BatchCoalescer, SortOptions, sort_to_indices};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::array_value_to_string;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use indexmap::IndexMap;
+use object_store::buffered::BufWriter;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::async_writer::AsyncFileWriter;
+use parquet::arrow::{AsyncArrowWriter, add_encoded_arrow_schema_to_metadata, parquet_to_arrow_schema};
+use parquet::basic::ZstdLevel;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::properties::WriterProperties;
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
+
+use crate::error::{Error, Result};
+use crate::spec::pipeline::{Compression, SinkSpec};
+use crate::storage::Location;
+
+/// Rows that go to the writer at once. Fixed, because pages are cut by it: the same bytes whatever the engine's batches are.
+pub const WRITE_ROWS: usize = 8192;
+/// Longest text shown of a column's smallest and largest value.
+const SHOWN: usize = 80;
+
+/// How shards are written.
+#[derive(Debug, Clone)]
+pub struct ShardOptions {
+    schema: SchemaRef,
+    properties: WriterProperties,
+}
+
+impl ShardOptions {
+    /// Options for shards with these columns.
+    pub fn new(schema: &SchemaRef, sink: &SinkSpec) -> Result<Self> {
+        let compression = match sink.compression {
+            Compression::Zstd => parquet::basic::Compression::ZSTD(ZstdLevel::try_new(sink.compression_level)?),
+            Compression::Lz4 => parquet::basic::Compression::LZ4_RAW,
+            Compression::Snappy => parquet::basic::Compression::SNAPPY,
+            Compression::None => parquet::basic::Compression::UNCOMPRESSED,
+        };
+        let mut properties = WriterProperties::builder()
+            .set_compression(compression)
+            .set_max_row_group_row_count(Some(sink.row_group_rows))
+            .set_created_by("feedline".to_owned())
+            .build();
+        // Views are a matter of memory: other readers see plain text.
+        add_encoded_arrow_schema_to_metadata(&plain(schema), &mut properties);
+        Ok(Self { schema: schema.clone(), properties })
+    }
+
+    /// The columns.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+}
+
+/// The schema as readers see it: text and binary without views, no metadata.
+pub fn plain(schema: &SchemaRef) -> Schema {
+    let fields = schema.fields().iter().map(|f| {
+        let t = match f.data_type() {
+            DataType::Utf8View => DataType::Utf8,
+            DataType::BinaryView => DataType::Binary,
+            other => other.clone(),
+        };
+        Field::new(f.name(), t, f.is_nullable())
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+/// A shard in the making.
+pub struct ShardWriter {
+    writer: AsyncArrowWriter<Hashed>,
+    coalescer: BatchCoalescer,
+    hash: Arc<Mutex<(Sha256, u64)>>,
+    schema: SchemaRef,
+    at: Location,
+    rows: u64,
+}
+
+/// A finished file.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Rows.
+    pub rows: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256, in hex.
+    pub sha256: String,
+    /// Rows of each row group.
+    pub row_groups: Vec<u64>,
+    /// Smallest and largest value by column.
+    pub min_max: IndexMap<String, (String, String)>,
+}
+
+impl ShardWriter {
+    /// Begins a shard. Nothing is visible at `at` until it is finished.
+    pub fn begin(at: Location, options: &ShardOptions) -> Result<Self> {
+        let hash = Arc::new(Mutex::new((Sha256::new(), 0)));
+        let sink = Hashed { inner: BufWriter::new(at.store.clone(), at.path.clone()), hash: hash.clone() };
+        let arrow = ArrowWriterOptions::new().with_properties(options.properties.clone()).with_skip_arrow_metadata(true);
+        let writer = AsyncArrowWriter::try_new_with_options(sink, options.schema.clone(), arrow)?;
+        let coalescer = BatchCoalescer::new(options.schema.clone(), WRITE_ROWS);
+        Ok(Self { writer, coalescer, hash, schema: options.schema.clone(), at, rows: 0 })
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Adds rows.
+    pub async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        self.rows += batch.num_rows() as u64;
+        self.coalescer.push_batch(batch)?;
+        self.drain().await
+    }
+
+    async fn drain(&mut self) -> Result<()> {
+        while let Some(ready) = self.coalescer.next_completed_batch() {
+            self.writer.write(&ready).await.map_err(|e| self.failed(e))?;
+        }
+        Ok(())
+    }
+
+    /// Finishes the shard: from here on it is visible, whole and on disk.
+    pub async fn finish(mut self) -> Result<Written> {
+        self.coalescer.finish_buffered_batch()?;
+        self.drain().await?;
+        let metadata = self.writer.finish().await.map_err(|e| self.failed(e))?;
+        self.at.sync()?;
+        let (hash, bytes) = {
+            let held = self.hash.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (held.0.clone(), held.1)
+        };
+        Ok(Written {
+            rows: self.rows,
+            bytes,
+            sha256: hex::encode(hash.finalize()),
+            row_groups: metadata.row_groups().iter().map(|g| g.num_rows().max(0) as u64).collect(),
+            min_max: min_max(&self.schema, &metadata),
+        })
+    }
+
+    fn failed(&self, e: ParquetError) -> Error {
+        let e = Error::from(e);
+        let e = if e.kind() == crate::error::Kind::Input { Error::storage(format!("cannot write the shard: {}", e.message())) } else { e };
+        e.at(self.at.display())
+    }
+}
+
+/// Smallest and largest value of each column, as text, where the footer's statistics have them.
+fn min_max(schema: &SchemaRef, metadata: &ParquetMetaData) -> IndexMap<String, (String, String)> {
+    let descriptor = metadata.file_metadata().schema_descr();
+    let Ok(stored) = parquet_to_arrow_schema(descriptor, metadata.file_metadata().key_value_metadata()) else { return IndexMap::new() };
+    let of = |name: &String| -> Option<(String, String)> {
+        let converter = StatisticsConverter::try_new(name, &stored, descriptor).ok()?;
+        let mins = converter.row_group_mins(metadata.row_groups()).ok()?;
+        let maxes = converter.row_group_maxes(metadata.row_groups()).ok()?;
+        Some((first(&mins, false)?, first(&maxes, true)?))
+    };
+    schema.fields().iter().filter_map(|f| Some((f.name().clone(), of(f.name())?))).collect()
+}
+
+fn first(array: &ArrayRef, descending: bool) -> Option<String> {
+    let order = sort_to_indices(array, Some(SortOptions { descending, nulls_first: false }), Some(1)).ok()?;
+    let at = order.values().first().copied()? as usize;
+    if array.is_null(at) {
+        return None;
+    }
+    Some(array_value_to_string(array, at).ok()?.chars().take(SHOWN).collect())
+}
+
+/// Passes bytes on and hashes them.
+struct Hashed {
+    inner: BufWriter,
+    hash: Arc<Mutex<(Sha256, u64)>>,
+}
+
+impl AsyncFileWriter for Hashed {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), ParquetError>> {
+        {
+            let mut held = self.hash.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            held.0.update(&bytes);
+            held.1 += bytes.len() as u64;
+        }
+        async { self.inner.put(bytes).await.map_err(|e| ParquetError::External(e.into())) }.boxed()
+    }
+
+    fn complete(&mut self) -> BoxFuture<'_, Result<(), ParquetError>> {
+        async { Ok(self.inner.shutdown().await?) }.boxed()
+    }
+}

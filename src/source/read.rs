@@ -1,0 +1,137 @@
+//! Reading a unit: batches of the columns asked for, in the source's types, in row order.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use object_store::ObjectStoreExt;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+
+use super::{Unit, types};
+use crate::error::{Error, Kind, Result};
+use crate::storage::Location;
+
+/// Reads the rows of one unit.
+pub struct UnitReader {
+    unit: Unit,
+    stream: ParquetRecordBatchStream<Ranges>,
+    columns: Vec<Column>,
+    schema: SchemaRef,
+    row: u32,
+}
+
+/// Where a column comes from.
+enum Column {
+    /// The shard, at this place of its batch.
+    Shard(usize),
+    /// The folder's name: the same in every row.
+    Hive(Option<String>),
+    /// Not in this shard.
+    Missing,
+}
+
+impl UnitReader {
+    /// Opens a unit for the columns given, which come in these types; one that the shard lacks is null.
+    pub fn open(unit: &Unit, fields: Vec<Field>, batch_rows: usize) -> Result<Self> {
+        let shard = &unit.shard;
+        let stored = shard.reader.schema();
+        let hive = types::hive_parts(&shard.path);
+        let mut roots: Vec<usize> = fields.iter().filter_map(|f| stored.index_of(f.name()).ok()).collect();
+        roots.sort_unstable();
+        let columns = fields.iter().map(|field| match stored.index_of(field.name()) {
+            Ok(root) => Column::Shard(roots.partition_point(|r| *r < root)),
+            Err(_) => hive.iter().find(|(k, _)| k == field.name()).map_or(Column::Missing, |(_, v)| Column::Hive(v.clone())),
+        });
+        let columns = columns.collect();
+        let mask = ProjectionMask::roots(shard.reader.parquet_schema(), roots);
+        let object = Ranges { at: shard.location.clone(), footer: shard.metadata().clone() };
+        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(object, shard.reader.clone())
+            .with_row_groups(unit.groups.clone().collect())
+            .with_projection(mask)
+            .with_batch_size(batch_rows)
+            .build()?;
+        // A shard may hold nulls where the common schema, made of footers, does not say so.
+        let fields: Vec<Field> = fields.into_iter().map(|f| f.with_nullable(true)).collect();
+        Ok(Self { unit: unit.clone(), stream, columns, schema: Arc::new(Schema::new(fields)), row: 0 })
+    }
+
+    /// The next batch, with the number of its first row in the unit.
+    pub async fn next(&mut self) -> Result<Option<(u32, RecordBatch)>> {
+        let batch = match self.stream.next().await {
+            None if self.row == self.unit.rows => return Ok(None),
+            None => return Err(self.broken(format!("{} rows, but its footer says {}", self.row, self.unit.rows))),
+            Some(Err(ParquetError::External(e))) if e.is::<object_store::Error>() => return Err(self.unreachable(e)),
+            Some(Err(e)) => return Err(self.broken(e.to_string())),
+            Some(Ok(batch)) => batch,
+        };
+        let rows = batch.num_rows();
+        let first = self.row;
+        self.row += rows as u32;
+        let arrays = self.columns.iter().zip(self.schema.fields()).map(|(c, f)| self.column(c, f, &batch));
+        let arrays = arrays.collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(Some((first, RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)))
+    }
+
+    fn column(&self, from: &Column, field: &Field, batch: &RecordBatch) -> Result<ArrayRef> {
+        let rows = batch.num_rows();
+        Ok(match from {
+            Column::Missing | Column::Hive(None) => new_null_array(field.data_type(), rows),
+            Column::Hive(Some(text)) => match (field.data_type(), text.parse::<i64>()) {
+                (DataType::Int64, Ok(number)) => Arc::new(Int64Array::from_value(number, rows)),
+                _ => Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(text, rows))),
+            },
+            Column::Shard(at) => {
+                let array = batch.column(*at);
+                if array.data_type() == field.data_type() {
+                    array.clone()
+                } else {
+                    cast_with_options(array, field.data_type(), &CastOptions { safe: false, ..Default::default() })?
+                }
+            }
+        })
+    }
+
+    /// The store failed, which says nothing about the shard.
+    fn unreachable(&self, e: Box<dyn std::error::Error + Send + Sync>) -> Error {
+        let e = match e.downcast::<object_store::Error>() {
+            Ok(e) => Error::from(*e),
+            Err(e) => Error::storage(e.to_string()),
+        };
+        e.at(self.unit.shard.display())
+    }
+
+    fn broken(&self, what: String) -> Error {
+        Error::new(Kind::Input, format!("the shard is damaged: {what}"))
+            .at(format!("{}, row groups {:?}", self.unit.shard.display(), self.unit.groups))
+            .hint("mend or remove it, or set `on_bad_shard: quarantine`")
+    }
+}
+
+/// Ranged reads of a shard whose footer is known.
+struct Ranges {
+    at: Location,
+    footer: Arc<ParquetMetaData>,
+}
+
+impl AsyncFileReader for Ranges {
+    fn get_bytes(&mut self, range: std::ops::Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move { self.at.store.get_range(&self.at.path, range).await.map_err(|e| ParquetError::External(e.into())) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<std::ops::Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move { self.at.store.get_ranges(&self.at.path, &ranges).await.map_err(|e| ParquetError::External(e.into())) }.boxed()
+    }
+
+    fn get_metadata<'a>(&'a mut self, _: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move { Ok(self.footer.clone()) }.boxed()
+    }
+}
