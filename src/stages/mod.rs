@@ -3,7 +3,16 @@
 //! A stage's file holds its options (their doc comments are the reference and the JSON Schema), what it does to the schema,
 //! and how it lowers to [`step`]s. No stage touches storage, and none knows which engine or machine runs it.
 
+pub mod cuts;
+pub mod filter;
+pub mod functions;
+pub mod kernel;
+pub mod keys;
+pub mod query;
+pub mod sample;
 pub mod step;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -114,7 +123,10 @@ fn parse<T: Stage + DeserializeOwned + 'static>(options: serde_json::Value) -> R
 }
 
 /// All stages, in the order in which a pipeline usually has them.
-pub static REGISTRY: &[StageDef] = &[];
+pub static REGISTRY: &[StageDef] = &[
+    def::<filter::Filter>("filter", "keep the rows for which a predicate is true", filter::PAGE),
+    def::<sample::Sample>("sample", "keep some of the rows, chosen by hash", sample::PAGE),
+];
 
 /// The stage of a name.
 pub fn find(name: &str) -> Option<&'static StageDef> {
