@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 use indexmap::IndexMap;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// A whole pipeline: where raw shards lie, what happens to them, where the result goes and how a trainer reads it.
@@ -149,7 +149,7 @@ pub struct SinkSpec {
     pub uri: String,
     /// About how large a shard becomes on disk. Shards are cut at unit borders and by rows, the same on every machine.
     #[serde(default = "default_shard_bytes")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "byte_size")]
     pub shard_bytes: ByteSize,
     /// Parquet compression.
     #[serde(default)]
@@ -304,7 +304,7 @@ pub struct QuarantineSpec {
 pub struct Resources {
     /// The budget of sorts, aggregates and joins, which spill to disk beyond it.
     #[serde(default = "default_memory")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "byte_size")]
     pub memory: ByteSize,
     /// Threads; by default as many as there are cores.
     #[serde(default = "default_threads")]
@@ -353,6 +353,14 @@ pub struct ExpectSpec {
     /// Rows that come out, in order, with at least these columns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Vec<IndexMap<String, serde_json::Value>>>,
+}
+
+/// The `format` of texts that are sizes.
+pub const BYTE_SIZE: &str = "byte-size";
+
+/// The schema of a [`ByteSize`]: text such as `128MiB`, or a number of bytes. For `#[schemars(schema_with = "…")]`.
+pub fn byte_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "anyOf": [{ "type": "string", "format": BYTE_SIZE }, { "type": "integer", "minimum": 0 }] })
 }
 
 fn yes() -> bool {
