@@ -2,6 +2,7 @@
 
 pub mod dataset;
 pub mod error;
+pub mod quality;
 pub mod spec;
 pub mod stages;
 pub mod storage;
