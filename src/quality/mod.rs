@@ -11,6 +11,7 @@
 //! alone, never on how they were cut into batches. A [`report::Report`] is a plain result model; the renderers ([`html`], [`text`]) only read it.
 
 mod charts;
+mod format;
 pub mod html;
 pub mod leakage;
 pub mod profile;

@@ -337,3 +337,6 @@ impl ColumnReport {
         found
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

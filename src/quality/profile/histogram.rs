@@ -6,16 +6,20 @@ use super::summary::Histogram;
 
 /// About how many bins a picture has.
 const BINS: f64 = 30.0;
-/// So many times the span from the 1st to the 99th percentile may lie on either side before values count as far off.
-const FENCE: f64 = 1.0;
+/// So many times the span from the 1st to the 99th percentile may lie on either side before values count as far off …
+const FAR: f64 = 1.0;
+/// … and so much of it is shown on that side then.
+const MARGIN: f64 = 0.25;
 
 /// The histogram of a column, or `None` without values.
 pub(super) fn histogram(class: Class, sorted: &[(u64, u64)]) -> Option<Histogram> {
     let (least, most) = (class.number(sorted.first()?.0), class.number(sorted.last()?.0));
     let (low, high) = (class.number(quantile(sorted, 0.01)?), class.number(quantile(sorted, 0.99)?));
     // Halves first: the difference of two large numbers of opposite sign overflows.
-    let reach = 2.0 * FENCE * (high / 2.0 - low / 2.0);
-    let (from, to) = if reach > 0.0 { (least.max(low - reach), most.min(high + reach)) } else { (least, most) };
+    let span = high / 2.0 - low / 2.0;
+    let (far, margin) = (2.0 * FAR * span, 2.0 * MARGIN * span);
+    let from = if span > 0.0 && least < low - far { low - margin } else { least };
+    let to = if span > 0.0 && most > high + far { high + margin } else { most };
     let edges = edges(class, from, to);
     let (first, last) = (*edges.first()?, *edges.last()?);
     let mut out = Histogram { counts: vec![0; edges.len() - 1], from: class.position(first), to: class.position(last), ..Histogram::default() };
@@ -40,6 +44,7 @@ pub(super) fn histogram(class: Class, sorted: &[(u64, u64)]) -> Option<Histogram
 /// Strictly rising edges from at most `from` to at least `to`, at round numbers where the column is a measure.
 fn edges(class: Class, from: f64, to: f64) -> Vec<f64> {
     let whole = class.is_whole();
+    let (from, to) = if whole { (from.floor(), to.ceil()) } else { (from, to) };
     let raw = (to / BINS - from / BINS).max(if whole { 1.0 } else { 0.0 });
     if raw > 0.0 && to > from {
         let step = if class.has_moments() { rounded_up(raw, whole) } else { raw.ceil() };
@@ -52,13 +57,15 @@ fn edges(class: Class, from: f64, to: f64) -> Vec<f64> {
             return edges;
         }
     }
-    one_bin(from, to)
+    one_bin(from, to, whole)
 }
 
 /// For a single value, and for numbers so large or so near each other that more edges could not be told apart.
-fn one_bin(from: f64, to: f64) -> Vec<f64> {
+fn one_bin(from: f64, to: f64, whole: bool) -> Vec<f64> {
     if to > from {
         vec![from, to]
+    } else if whole && from + 1.0 > from {
+        vec![from, from + 1.0]
     } else if from - 0.5 < from && from + 0.5 > from {
         vec![from - 0.5, from + 0.5]
     } else if from > 0.0 {
@@ -71,8 +78,12 @@ fn one_bin(from: f64, to: f64) -> Vec<f64> {
 /// The next of 1, 2, 5, 10 … (for whole numbers from 1).
 fn rounded_up(raw: f64, whole: bool) -> f64 {
     let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|m| m * power).find(|step| *step >= raw * 0.999_999).unwrap_or(10.0 * power);
-    if whole { step.ceil().max(1.0) } else { step }
+    let step =
+        [1.0, 2.0, 2.5, 5.0, 10.0].into_iter()
+        .map(|m| m * power)
+        .find(|step| *step >= raw * 0.999_999 && (!whole || step.fract() == 0.0))
+        .unwrap_or(10.0 * power);
+    if whole { step.max(1.0) } else { step }
 }
 
 #[cfg(test)]
