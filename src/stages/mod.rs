@@ -3,7 +3,19 @@
 //! A stage's file holds its options (their doc comments are the reference and the JSON Schema), what it does to the schema,
 //! and how it lowers to [`step`]s. No stage touches storage, and none knows which engine or machine runs it.
 
+pub mod cast;
+pub mod clean;
+pub mod derive;
+pub mod encode;
+#[cfg(test)]
+pub(crate) mod golden;
+mod kit;
+pub mod normalize;
+pub mod rename;
+pub mod select;
 pub mod step;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -114,7 +126,15 @@ fn parse<T: Stage + DeserializeOwned + 'static>(options: serde_json::Value) -> R
 }
 
 /// All stages, in the order in which a pipeline usually has them.
-pub static REGISTRY: &[StageDef] = &[];
+pub static REGISTRY: &[StageDef] = &[
+    def::<select::Select>("select", "keeps or drops columns", select::PAGE),
+    def::<rename::Rename>("rename", "gives columns other names", rename::PAGE),
+    def::<cast::Cast>("cast", "gives columns other types", cast::PAGE),
+    def::<clean::Clean>("clean", "tidies text, treats outliers, fills and drops missing values", clean::PAGE),
+    def::<derive::Derive>("derive", "makes columns out of SQL expressions", derive::PAGE),
+    def::<normalize::Normalize>("normalize", "puts numeric columns on a common scale, learned from the training rows", normalize::PAGE),
+    def::<encode::Encode>("encode", "turns categories into numbers", encode::PAGE),
+];
 
 /// The stage of a name.
 pub fn find(name: &str) -> Option<&'static StageDef> {
