@@ -10,6 +10,18 @@ pub mod kernel;
 pub mod keys;
 pub mod query;
 pub mod sample;
+pub mod cast;
+pub mod clean;
+pub mod derive;
+pub mod encode;
+#[cfg(test)]
+pub(crate) mod golden;
+mod kit;
+pub mod normalize;
+pub mod rename;
+pub mod select;
+#[cfg(test)]
+pub(crate) mod column_testing;
 pub mod step;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -126,6 +138,13 @@ fn parse<T: Stage + DeserializeOwned + 'static>(options: serde_json::Value) -> R
 pub static REGISTRY: &[StageDef] = &[
     def::<filter::Filter>("filter", "keep the rows for which a predicate is true", filter::PAGE),
     def::<sample::Sample>("sample", "keep some of the rows, chosen by hash", sample::PAGE),
+    def::<select::Select>("select", "keeps or drops columns", select::PAGE),
+    def::<rename::Rename>("rename", "gives columns other names", rename::PAGE),
+    def::<cast::Cast>("cast", "gives columns other types", cast::PAGE),
+    def::<clean::Clean>("clean", "tidies text, treats outliers, fills and drops missing values", clean::PAGE),
+    def::<derive::Derive>("derive", "makes columns out of SQL expressions", derive::PAGE),
+    def::<normalize::Normalize>("normalize", "puts numeric columns on a common scale, learned from the training rows", normalize::PAGE),
+    def::<encode::Encode>("encode", "turns categories into numbers", encode::PAGE),
 ];
 
 /// The stage of a name.
