@@ -8,7 +8,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type, UInt64Type};
 use datafusion::catalog::MemTable;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
-use super::step::{CODE, Decide, Fits, How, ROW, Step, TableContext};
+use super::step::{CODE, Decide, Fits, How, ROW, Reshape, Step, TableContext};
 use super::{Side, Stage, StageContext, find};
 use crate::error::{Error, Mistake};
 
@@ -131,6 +131,23 @@ impl Bench {
         let mistakes = self.lower(stage, options).unwrap_err();
         mistakes.into_iter().map(|m| format!("{}: {} ({})", m.at, m.message, m.help.unwrap_or_default())).collect()
     }
+}
+
+/// What a reshape makes, as one batch, after seeing that it has the schema declared.
+pub fn reshaped(reshape: &Reshape, data: &RecordBatch, sides: &[(&str, &RecordBatch)], shape: Shape) -> Result<RecordBatch, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let session = session(shape);
+        sides.iter().for_each(|(name, side)| register(&session, name, side, shape));
+        let made = reshape.work.reshape(table(&session, data.clone(), shape), &session).await?.collect().await?;
+        for batch in &made {
+            let declared = reshape.output.fields().iter().map(|f| (f.name(), f.data_type()));
+            assert!(batch.schema().fields().iter().map(|f| (f.name(), f.data_type())).eq(declared), "{:?}", batch.schema());
+        }
+        let batches: Vec<RecordBatch> =
+            made.into_iter().map(|b| RecordBatch::try_new(reshape.output.clone(), b.columns().to_vec()).unwrap()).collect();
+        Ok(arrow::compute::concat_batches(&reshape.output, &batches).unwrap())
+    })
 }
 
 /// What a decision says of rows by number: `None` where it does not name a row, `Some(0)` for survivors.
