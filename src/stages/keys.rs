@@ -5,9 +5,9 @@ use datafusion::prelude::{Expr, ident};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::StageContext;
 use super::functions;
-use crate::error::Mistake;
+use super::{Side, StageContext};
+use crate::error::{Mistake, nearest};
 
 /// One column's name, or a list of names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +56,25 @@ pub fn check_names(cx: &StageContext<'_>, at: &str, names: &[String]) -> Vec<Mis
 /// Ok where there are no mistakes.
 pub fn none_of(mistakes: Vec<Mistake>) -> Result<(), Vec<Mistake>> {
     if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+}
+
+/// The mistake that a stage which brings new rows stands below a `split`, where they would belong to no part.
+pub fn no_split_above(cx: &StageContext<'_>) -> Result<(), Mistake> {
+    if cx.splits.is_none() {
+        return Ok(());
+    }
+    Err(Mistake::new("", "this stage brings new rows, which would belong to no split").help("put it above the `split`"))
+}
+
+/// A side input, or the mistake that no source has this name.
+pub fn side<'a>(cx: &'a StageContext<'_>, at: &str, name: &str) -> Result<&'a Side, Mistake> {
+    cx.sides.get(name).ok_or_else(|| {
+        let mistake = Mistake::new(at, format!("there is no side input `{name}`"));
+        if cx.sides.is_empty() {
+            return mistake.help(format!("add it under `sources`, after the first: `{name}: {{ uri: … }}`"));
+        }
+        mistake.help(nearest(name, cx.sides.keys().map(String::as_str)))
+    })
 }
 
 /// A column as something DataFusion groups exactly and fast: floats with −0.0 as 0.0 and one NaN, nested values by their 128-bit hash,

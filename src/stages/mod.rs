@@ -3,7 +3,10 @@
 //! A stage's file holds its options (their doc comments are the reference and the JSON Schema), what it does to the schema,
 //! and how it lowers to [`step`]s. No stage touches storage, and none knows which engine or machine runs it.
 
+pub mod balance;
+pub mod concat;
 pub mod cuts;
+pub mod dedup;
 pub mod filter;
 pub mod functions;
 pub mod kernel;
@@ -22,6 +25,8 @@ pub mod rename;
 pub mod select;
 #[cfg(test)]
 pub(crate) mod column_testing;
+pub mod shuffle;
+pub mod split;
 pub mod step;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -137,6 +142,8 @@ fn parse<T: Stage + DeserializeOwned + 'static>(options: serde_json::Value) -> R
 /// All stages, in the order in which a pipeline usually has them.
 pub static REGISTRY: &[StageDef] = &[
     def::<filter::Filter>("filter", "keep the rows for which a predicate is true", filter::PAGE),
+    def::<concat::Concat>("concat", "add the rows of another source", concat::PAGE),
+    def::<dedup::Dedup>("dedup", "keep one row of those that are equal", dedup::PAGE),
     def::<sample::Sample>("sample", "keep some of the rows, chosen by hash", sample::PAGE),
     def::<select::Select>("select", "keeps or drops columns", select::PAGE),
     def::<rename::Rename>("rename", "gives columns other names", rename::PAGE),
@@ -145,6 +152,9 @@ pub static REGISTRY: &[StageDef] = &[
     def::<derive::Derive>("derive", "makes columns out of SQL expressions", derive::PAGE),
     def::<normalize::Normalize>("normalize", "puts numeric columns on a common scale, learned from the training rows", normalize::PAGE),
     def::<encode::Encode>("encode", "turns categories into numbers", encode::PAGE),
+    def::<shuffle::Shuffle>("shuffle", "put all rows in a random order on disk", shuffle::PAGE),
+    def::<split::Split>("split", "send every row to train, validation, test or another part", split::PAGE),
+    def::<balance::Balance>("balance", "bring the classes of a label into better proportion", balance::PAGE),
 ];
 
 /// The stage of a name.
