@@ -3,6 +3,7 @@
 //! A stage's file holds its options (their doc comments are the reference and the JSON Schema), what it does to the schema,
 //! and how it lowers to [`step`]s. No stage touches storage, and none knows which engine or machine runs it.
 
+pub mod near_dedup;
 pub mod step;
 
 use std::collections::BTreeMap;
@@ -114,7 +115,8 @@ fn parse<T: Stage + DeserializeOwned + 'static>(options: serde_json::Value) -> R
 }
 
 /// All stages, in the order in which a pipeline usually has them.
-pub static REGISTRY: &[StageDef] = &[];
+pub static REGISTRY: &[StageDef] =
+    &[def::<near_dedup::NearDedup>("near_dedup", "of texts that are nearly the same, one stays", near_dedup::PAGE)];
 
 /// The stage of a name.
 pub fn find(name: &str) -> Option<&'static StageDef> {
