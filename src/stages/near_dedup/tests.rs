@@ -148,17 +148,17 @@ async fn a_guard_stops_what_would_swallow_a_source() {
 
 #[tokio::test]
 async fn too_little_memory_is_said_with_what_to_change() {
-    let texts: Vec<String> = (0..2000).map(|i| format!("{LICENCE} {}", "abcdefghijklmnopqrstuvwxyz".repeat(1 + i % 7))).collect();
-    let texts: Vec<String> = texts
-        .iter()
-        .enumerate()
-        .map(|(i, t)| format!("{t} {}", char::from(b'a' + (i % 26) as u8).to_string().repeat(1 + i / 26)))
-        .collect();
+    // long texts that differ by their first words: their shingles are 2.4 MB, everything else is small
+    let body: String =
+        (0..3000u32).map(|i| i.to_string().bytes().map(|b| char::from(b - b'0' + b'a')).chain([' ']).collect::<String>()).collect();
+    let texts: Vec<String> = (0..200usize).map(|i| format!("{} {body}", "x".repeat(i + 1))).collect();
     let rows: Vec<_> = texts.iter().map(|t| (Some(t.as_str()), 0.0, "x")).collect();
-    let setup = Setup { memory: 600 << 10, partitions: 1, batch_rows: 256 };
+    let setup = Setup { memory: 2 << 20, partitions: 1, batch_rows: 16 };
     let e = rejected(&table(&rows), json!({ "column": "text" }), setup).await.unwrap_err();
     assert_eq!(e.kind(), Kind::Resources);
     assert!(e.to_do().unwrap().contains("verify: false"), "{e}: {:?}", e.to_do());
+    let gone = rejected(&table(&rows), json!({ "column": "text", "verify": false }), setup).await.unwrap();
+    assert_eq!(gone.len(), 199);
 }
 
 #[test]
@@ -184,11 +184,11 @@ fn mistakes_are_all_named() {
 fn texts() -> impl Strategy<Value = Vec<Option<String>>> {
     let text = prop::collection::vec(0u8..6, 0..24)
         .prop_map(|w| Some(w.iter().map(|w| format!("w{}", char::from(b'a' + w))).collect::<Vec<_>>().join(" ")));
-    prop::collection::vec(prop_oneof![9 => text, 1 => Just(None)], 0..260)
+    prop::collection::vec(prop_oneof![9 => text, 1 => Just(None)], 0..160)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
 
     #[test]
     fn how_it_runs_does_not_change_who_stays(texts in texts(), longest: bool, verify: bool) {
@@ -197,7 +197,7 @@ proptest! {
         let rows = table(&rows);
         let options = json!({ "column": "text", "threshold": 0.5, "shingle": { "words": 2 }, "verify": verify, "keep": if longest { "longest" } else { "first" } });
         let plain = runtime.block_on(rejected(&rows, options.clone(), PLAIN)).unwrap();
-        for (partitions, batch_rows, memory) in [(1, 8192, 1 << 30), (2, 7, 1 << 30), (4, 64, 1 << 30), (4, 1, 1 << 30), (1, 32, 3 << 19)] {
+        for (partitions, batch_rows, memory) in [(1, 8192, 1 << 30), (2, 7, 1 << 30), (4, 64, 1 << 30), (3, 2, 1 << 30), (1, 32, 3 << 19)] {
             let again = runtime.block_on(rejected(&rows, options.clone(), Setup { partitions, batch_rows, memory })).unwrap();
             prop_assert_eq!(&plain, &again, "{} partitions, {} rows a batch, {} bytes", partitions, batch_rows, memory);
         }

@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_bucket_of_texts_that_all_differ_is_not_quadratic() {
-        let n = 50_000;
+        let n = 10_000;
         let mut buckets = Buckets::default();
         buckets.add(&mut (0..n).collect());
         let mut components = Components::new(n as usize);
