@@ -84,7 +84,7 @@ class Replay:
 
     def split(self, _, options):
         keys = options["key"] if isinstance(options["key"], list) else [options["key"]]
-        self.v.splits(self.checks, keys, options["into"], "out")
+        self.v.splits(self.checks, keys, options["into"], "out", tolerance=0.1)
 
     def compare(self):
         known = {(row["path"], row["text"]) for row in self.rows}
