@@ -27,6 +27,7 @@ pub mod select;
 pub(crate) mod column_testing;
 pub mod shuffle;
 pub mod split;
+pub mod near_dedup;
 pub mod step;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -156,6 +157,8 @@ pub static REGISTRY: &[StageDef] = &[
     def::<split::Split>("split", "send every row to train, validation, test or another part", split::PAGE),
     def::<balance::Balance>("balance", "bring the classes of a label into better proportion", balance::PAGE),
 ];
+pub static REGISTRY: &[StageDef] =
+    &[def::<near_dedup::NearDedup>("near_dedup", "of texts that are nearly the same, one stays", near_dedup::PAGE)];
 
 /// The stage of a name.
 pub fn find(name: &str) -> Option<&'static StageDef> {
