@@ -1,3 +1,15 @@
-//! The engines.
+//! How passes run: rows of a segment as a DataFusion table, decisions, fits, the Polars crossing.
 
+pub mod accounts;
 pub mod bridge;
+mod decide;
+mod fits;
+mod moments;
+pub mod passes;
+pub mod program;
+pub mod rows;
+pub mod run;
+mod session;
+pub mod verdict;
+
+pub use session::session;

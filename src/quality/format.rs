@@ -89,7 +89,10 @@ mod tests {
         assert_eq!((count(0), count(999), count(1_234_567)), ("0".into(), "999".into(), "1,234,567".into()));
         assert_eq!((share(0, 9), share(1, 9_999), share(9_998, 9_999)), ("0 %".into(), "< 0.1 %".into(), "> 99.9 %".into()));
         assert_eq!((share(3, 3), share(1, 8), share(0, 0)), ("100 %".into(), "12.5 %".into(), "–".into()));
-        assert_eq!((number(0.1 + 0.2), number(-12_345.678), number(1e-7), number(2e20)), ("0.3".into(), "-12346".into(), "1e-7".into(), "2e20".into()));
+        assert_eq!(
+            (number(0.1 + 0.2), number(-12_345.678), number(1e-7), number(2e20)),
+            ("0.3".into(), "-12346".into(), "1e-7".into(), "2e20".into())
+        );
         assert_eq!((number(12.5), number(1_000_000.0), number(f64::MAX)), ("12.5".into(), "1000000".into(), "1.7977e308".into()));
         assert_eq!((seconds(0.25), seconds(90.0), seconds(600.0)), ("250 ms".into(), "90.0 s".into(), "10 min".into()));
     }

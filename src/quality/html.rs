@@ -84,8 +84,10 @@ fn tiles(report: &Report) -> Markup {
     let before = report.columns.iter().filter(|c| c.before.is_some()).count();
     let after = report.columns.iter().filter(|c| c.after.is_some()).count();
     let bad: usize = report.sources.iter().map(|source| source.bad_shards.len()).sum();
-    let tile = |name: &str, figure: String, note: String, class: &str| html! {
-        div.tile class=(class) { span.mute { (name) } b { (figure) } span.mute { (note) } }
+    let tile = |name: &str, figure: String, note: String, class: &str| {
+        html! {
+            div.tile class=(class) { span.mute { (name) } b { (figure) } span.mute { (note) } }
+        }
     };
     let found = report.warnings.len() as u64;
     html! {

@@ -304,7 +304,8 @@ impl LabelReport {
             }
             _ => {}
         }
-        let splits: Vec<&String> = self.values.iter().flat_map(|value| value.by_split.keys()).collect::<indexmap::IndexSet<_>>().into_iter().collect();
+        let splits: Vec<&String> =
+            self.values.iter().flat_map(|value| value.by_split.keys()).collect::<indexmap::IndexSet<_>>().into_iter().collect();
         for value in present.iter().filter(|_| present.len() > 1) {
             let missing: Vec<&str> =
                 splits.iter().filter(|split| value.by_split.get(**split).is_none_or(|n| *n == 0)).map(|split| split.as_str()).collect();

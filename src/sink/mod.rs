@@ -1,3 +1,5 @@
-//! From batches to a published version.
+//! From batches to a published version: shards, the delivery pass, the commit.
 
+pub mod commit;
+pub mod deliver;
 pub mod shard;

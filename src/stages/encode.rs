@@ -293,9 +293,9 @@ impl Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stages::column_testing::{batch, learn, mistakes, run, run_with, stage};
     use crate::stages::golden::cases;
     use crate::stages::step::FitResult;
-    use crate::stages::column_testing::{batch, learn, mistakes, run, run_with, stage};
     use arrow::array::{BooleanArray, Date32Array, Int32Array, StringArray, UInt8Array, UInt64Array};
     use serde_json::json;
 

@@ -3,32 +3,38 @@
 //! A stage's file holds its options (their doc comments are the reference and the JSON Schema), what it does to the schema,
 //! and how it lowers to [`step`]s. No stage touches storage, and none knows which engine or machine runs it.
 
+// row stages
 pub mod balance;
 pub mod concat;
-pub mod cuts;
 pub mod dedup;
 pub mod filter;
-pub mod functions;
-pub mod kernel;
-pub mod keys;
-pub mod query;
+pub mod near_dedup;
 pub mod sample;
+pub mod shuffle;
+pub mod split;
+
+// column stages
 pub mod cast;
 pub mod clean;
 pub mod derive;
 pub mod encode;
-#[cfg(test)]
-pub(crate) mod golden;
-mod kit;
 pub mod normalize;
 pub mod rename;
 pub mod select;
+
+// what stages share
+pub mod cuts;
+pub mod functions;
+pub mod kernel;
+pub mod keys;
+mod kit;
+pub mod query;
+pub mod step;
+
 #[cfg(test)]
 pub(crate) mod column_testing;
-pub mod shuffle;
-pub mod split;
-pub mod near_dedup;
-pub mod step;
+#[cfg(test)]
+pub(crate) mod golden;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -142,23 +148,24 @@ fn parse<T: Stage + DeserializeOwned + 'static>(options: serde_json::Value) -> R
 
 /// All stages, in the order in which a pipeline usually has them.
 pub static REGISTRY: &[StageDef] = &[
-    def::<filter::Filter>("filter", "keep the rows for which a predicate is true", filter::PAGE),
+    // rows
     def::<concat::Concat>("concat", "add the rows of another source", concat::PAGE),
+    def::<filter::Filter>("filter", "keep the rows for which a predicate is true", filter::PAGE),
     def::<dedup::Dedup>("dedup", "keep one row of those that are equal", dedup::PAGE),
+    def::<near_dedup::NearDedup>("near_dedup", "of texts that are nearly the same, keep one", near_dedup::PAGE),
     def::<sample::Sample>("sample", "keep some of the rows, chosen by hash", sample::PAGE),
-    def::<select::Select>("select", "keeps or drops columns", select::PAGE),
-    def::<rename::Rename>("rename", "gives columns other names", rename::PAGE),
-    def::<cast::Cast>("cast", "gives columns other types", cast::PAGE),
-    def::<clean::Clean>("clean", "tidies text, treats outliers, fills and drops missing values", clean::PAGE),
-    def::<derive::Derive>("derive", "makes columns out of SQL expressions", derive::PAGE),
-    def::<normalize::Normalize>("normalize", "puts numeric columns on a common scale, learned from the training rows", normalize::PAGE),
-    def::<encode::Encode>("encode", "turns categories into numbers", encode::PAGE),
-    def::<shuffle::Shuffle>("shuffle", "put all rows in a random order on disk", shuffle::PAGE),
     def::<split::Split>("split", "send every row to train, validation, test or another part", split::PAGE),
     def::<balance::Balance>("balance", "bring the classes of a label into better proportion", balance::PAGE),
+    def::<shuffle::Shuffle>("shuffle", "put all rows in a random order on disk", shuffle::PAGE),
+    // columns
+    def::<select::Select>("select", "keep or drop columns", select::PAGE),
+    def::<rename::Rename>("rename", "give columns other names", rename::PAGE),
+    def::<cast::Cast>("cast", "give columns other types", cast::PAGE),
+    def::<clean::Clean>("clean", "tidy text, treat outliers, fill and drop missing values", clean::PAGE),
+    def::<derive::Derive>("derive", "make columns out of SQL expressions", derive::PAGE),
+    def::<normalize::Normalize>("normalize", "put numeric columns on a common scale", normalize::PAGE),
+    def::<encode::Encode>("encode", "turn categories into numbers", encode::PAGE),
 ];
-pub static REGISTRY: &[StageDef] =
-    &[def::<near_dedup::NearDedup>("near_dedup", "of texts that are nearly the same, one stays", near_dedup::PAGE)];
 
 /// The stage of a name.
 pub fn find(name: &str) -> Option<&'static StageDef> {

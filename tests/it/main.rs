@@ -1,1 +1,4 @@
-fn main() {}
+//! All integration tests in one binary, so that it links once.
+
+mod spine;
+mod support;

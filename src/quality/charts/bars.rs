@@ -59,7 +59,8 @@ fn counted(list: &[TopValue], wanted: &TopValue, most: u64, of: Option<&ColumnSu
     let Some(of) = of else { return html! {} };
     let found = list.iter().find(|top| top.value == wanted.value);
     // A value that is not listed may still occur: only an exact list can say that it does not.
-    let none = if of.distinct.is_some_and(|d| d.is_exact()) && list.len() < crate::quality::profile::TOP { "0" } else { "not among the first" };
+    let none =
+        if of.distinct.is_some_and(|d| d.is_exact()) && list.len() < crate::quality::profile::TOP { "0" } else { "not among the first" };
     html! {
         div.bar {
             div.meter { @if let Some(top) = found { i class=(class) style={ "width:" (percent(top.count, most)) "%" } {} } }

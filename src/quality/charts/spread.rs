@@ -149,7 +149,8 @@ fn beyond(histogram: &Histogram, class: &str) -> Markup {
 /// The lengths of texts or lists, in bins that double.
 pub(in crate::quality) fn lengths(before: Option<&ColumnSummary>, after: Option<&ColumnSummary>) -> Markup {
     let of = |s: Option<&ColumnSummary>| s.and_then(|s| s.lengths.clone());
-    let both: Vec<(Lengths, &str)> = [(of(before), "before"), (of(after), "after")].into_iter().filter_map(|(l, c)| Some((l?, c))).collect();
+    let both: Vec<(Lengths, &str)> =
+        [(of(before), "before"), (of(after), "after")].into_iter().filter_map(|(l, c)| Some((l?, c))).collect();
     let bins = both.iter().map(|(l, _)| l.by_doubling.len()).max().unwrap_or(0);
     let shapes: Vec<(Shape, &str)> = both
         .iter()

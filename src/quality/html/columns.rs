@@ -82,7 +82,10 @@ fn range(summary: &ColumnSummary) -> String {
         return format!("{} true", share(flags.trues, flags.trues + flags.falses));
     }
     let unit = if summary.padded.is_some() { "characters" } else { "long" };
-    summary.lengths.as_ref().map_or_else(String::new, |l| if l.min == l.max { format!("{} {unit}", l.min) } else { format!("{}–{} {unit}", l.min, l.max) })
+    summary
+        .lengths
+        .as_ref()
+        .map_or_else(String::new, |l| if l.min == l.max { format!("{} {unit}", l.min) } else { format!("{}–{} {unit}", l.min, l.max) })
 }
 
 type Row = (&'static str, Box<dyn Fn(&ColumnSummary) -> Option<String>>);
@@ -135,14 +138,17 @@ fn rows() -> Vec<Row> {
 }
 
 fn quantiles(before: Option<&ColumnSummary>, after: Option<&ColumnSummary>) -> Vec<(String, Option<String>, Option<String>)> {
-    let shares: Vec<f64> = [before, after].into_iter().flatten().filter_map(|s| s.numbers.as_ref()).flat_map(|n| n.quantiles.iter().map(|q| q.0)).collect();
+    let shares: Vec<f64> =
+        [before, after].into_iter().flatten().filter_map(|s| s.numbers.as_ref()).flat_map(|n| n.quantiles.iter().map(|q| q.0)).collect();
     let mut shares = shares;
     shares.sort_by(f64::total_cmp);
     shares.dedup();
     let at = |s: Option<&ColumnSummary>, p: f64| s?.numbers.as_ref()?.quantiles.iter().find(|q| q.0 == p).map(|q| value(&q.1));
     let name = |p: f64| if p == 0.5 { "median".to_owned() } else { format!("{} % quantile", number(100.0 * p)) };
     let mut rows: Vec<_> = shares.iter().map(|p| (name(*p), at(before, *p), at(after, *p))).collect();
-    let error = |s: Option<&ColumnSummary>| s?.numbers.as_ref().filter(|n| n.rank_error > 0.0).map(|n| format!("± {} % at most", number(100.0 * n.rank_error)));
+    let error = |s: Option<&ColumnSummary>| {
+        s?.numbers.as_ref().filter(|n| n.rank_error > 0.0).map(|n| format!("± {} % at most", number(100.0 * n.rank_error)))
+    };
     rows.push(("rank of a quantile".to_owned(), error(before), error(after)));
     rows
 }

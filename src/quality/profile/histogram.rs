@@ -22,7 +22,8 @@ pub(super) fn histogram(class: Class, sorted: &[(u64, u64)]) -> Option<Histogram
     let to = if span > 0.0 && most > high + far { high + margin } else { most };
     let edges = edges(class, from, to);
     let (first, last) = (*edges.first()?, *edges.last()?);
-    let mut out = Histogram { counts: vec![0; edges.len() - 1], from: class.position(first), to: class.position(last), ..Histogram::default() };
+    let mut out =
+        Histogram { counts: vec![0; edges.len() - 1], from: class.position(first), to: class.position(last), ..Histogram::default() };
     let mut bin = 0;
     for (key, weight) in sorted {
         let value = class.number(*key);
@@ -78,8 +79,8 @@ fn one_bin(from: f64, to: f64, whole: bool) -> Vec<f64> {
 /// The next of 1, 2, 5, 10 … (for whole numbers from 1).
 fn rounded_up(raw: f64, whole: bool) -> f64 {
     let power = 10f64.powf(raw.log10().floor());
-    let step =
-        [1.0, 2.0, 2.5, 5.0, 10.0].into_iter()
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+        .into_iter()
         .map(|m| m * power)
         .find(|step| *step >= raw * 0.999_999 && (!whole || step.fract() == 0.0))
         .unwrap_or(10.0 * power);

@@ -5,9 +5,9 @@ use arrow::datatypes::{Field, Float64Type, Schema};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::stages::column_testing::{Outcome, apply, batch, learn, lower, lower_below, mistakes, run, run_with, stage};
 use crate::stages::golden::cases;
 use crate::stages::step::Fits;
-use crate::stages::column_testing::{Outcome, apply, batch, learn, lower, lower_below, mistakes, run, run_with, stage};
 
 fn clean(options: Value, rows: &RecordBatch) -> Outcome {
     run(&stage::<Clean>(options), rows).unwrap()

@@ -1,0 +1,242 @@
+//! The passes of a segment, one after another, each with a checkpoint.
+
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use super::accounts::Accounts;
+use super::decide::{decide, read_through};
+use super::fits::learn;
+use super::rows::{Live, RowsTable, View};
+use crate::dataset::manifest::Rows;
+use crate::error::{Error, Result};
+use crate::plan::{Pass, PassKind, Segment};
+use crate::sink::shard::{ShardOptions, ShardWriter};
+use crate::source::{Found, Source, open_shard};
+use crate::spec::pipeline::{Format, SinkSpec, SourceSpec};
+use crate::stages::step::{Fits, Reshape, Step};
+use crate::storage::Location;
+
+/// Rows of a file in which a reshape's result is kept: a unit each.
+const PART_ROWS: u64 = 1 << 20;
+/// Objects removed at once.
+const SWEEP: usize = 16;
+
+/// A segment after its passes.
+pub struct Ran {
+    /// The segment, with all that was learned and decided.
+    pub live: Live,
+    /// Its row accounts.
+    pub accounts: Accounts,
+    /// Its new rows, where it ends in a reshape.
+    pub reshaped: Option<Source>,
+}
+
+/// A finished pass's checkpoint.
+#[derive(Serialize, Deserialize)]
+struct Done {
+    fits: Fits,
+}
+
+/// Runs all passes of a segment but its delivery.
+pub async fn run(mut live: Live, at: &Location, session: &SessionContext) -> Result<Ran> {
+    let segment = live.segment.clone();
+    for (number, pass) in segment.passes.iter().enumerate() {
+        if matches!(pass.kind, PassKind::Deliver | PassKind::Reshape(_)) && pass.locals.is_empty() {
+            break;
+        }
+        one(&mut live, number, pass, at, session).await?;
+    }
+    let accounts = Accounts::of(&live).await?;
+    let reshaped = match segment.passes.last() {
+        Some(Pass { kind: PassKind::Reshape(step), upto, .. }) => Some(reshape(&live, *step, *upto, at, session).await?),
+        _ => None,
+    };
+    Ok(Ran { live, accounts, reshaped })
+}
+
+async fn one(live: &mut Live, number: usize, pass: &Pass, at: &Location, session: &SessionContext) -> Result<()> {
+    let (rows_layer, table_layer) = (format!("{number:03}-rows"), format!("{number:03}-table"));
+    let checkpoint = at.child(&format!("pass-{number:03}.json"));
+    let learned = match checkpoint.read().await? {
+        Some(bytes) => serde_json::from_slice::<Done>(&bytes)?.fits,
+        None => {
+            let label = title(&live.segment, pass);
+            tracing::info!(pass = number, "{label}");
+            live.progress.begin(&label, live.units_before(pass.upto).map(|u| u64::from(u.rows)).sum(), 0);
+            let view = live.view(pass.upto, (!pass.locals.is_empty()).then_some(rows_layer.as_str()));
+            let fits = match &pass.kind {
+                PassKind::Fit(steps) => learn(&view, steps, session).await?,
+                PassKind::Decide(step) => {
+                    decide(&view, *step, &table_layer, session).await?;
+                    Fits::new()
+                }
+                PassKind::Settle | PassKind::Reshape(_) | PassKind::Deliver => {
+                    settle(&view).await?;
+                    Fits::new()
+                }
+            };
+            checkpoint.write(serde_json::to_vec(&Done { fits: fits.clone() })?).await?;
+            fits
+        }
+    };
+    if !pass.locals.is_empty() {
+        live.layers.push((rows_layer, pass.upto));
+        live.decided.extend(pass.locals.iter().copied());
+    }
+    if let PassKind::Decide(step) = pass.kind {
+        live.layers.push((table_layer, pass.upto));
+        live.decided.insert(step);
+    }
+    if !learned.is_empty() {
+        let mut fits = live.fits.as_ref().clone();
+        fits.extend(learned);
+        live.fits = Arc::new(fits);
+    }
+    Ok(())
+}
+
+/// What a pass does, in words.
+pub fn title(segment: &Segment, pass: &Pass) -> String {
+    let label = |i: &usize| segment.steps[*i].label.clone();
+    match &pass.kind {
+        PassKind::Fit(steps) => {
+            let mut labels: Vec<String> = steps.iter().map(label).collect();
+            labels.dedup();
+            format!("learn {}", labels.join(", "))
+        }
+        PassKind::Decide(step) => format!("decide {}", label(step)),
+        PassKind::Settle => {
+            let mut labels: Vec<String> = pass.locals.iter().map(label).collect();
+            labels.dedup();
+            format!("decide {}", labels.join(", "))
+        }
+        PassKind::Reshape(step) => format!("reshape {}", label(step)),
+        PassKind::Deliver => "deliver".to_owned(),
+    }
+}
+
+/// Makes row decisions by reading all units, each thread its own.
+async fn settle(view: &View) -> Result<()> {
+    let mut tasks = JoinSet::new();
+    for units in view.live.deal(view.upto, view.live.threads) {
+        let view = view.clone();
+        tasks.spawn(async move { read_through(&view, units).await });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Makes a segment's new rows and keeps them in staging, in files of a unit each.
+async fn reshape(live: &Live, step: usize, upto: usize, at: &Location, session: &SessionContext) -> Result<Source> {
+    let planned = &live.segment.steps[step];
+    let Step::Reshape(Reshape { output, work, .. }) = &planned.step else { return Err(Error::internal("a reshape without its step")) };
+    let checkpoint = at.child("reshaped.json");
+    let parts: Vec<String> = match checkpoint.read().await? {
+        Some(bytes) => serde_json::from_slice(&bytes)?,
+        None => {
+            let label = format!("reshape {}", planned.label);
+            tracing::info!("{label}");
+            live.progress.begin(&label, live.units.iter().map(|u| u64::from(u.rows)).sum(), 0);
+            let rows = session.read_table(Arc::new(RowsTable::new(live.view(upto, None), true)))?;
+            let result = work.reshape(rows, session).await.map_err(|e| e.at(format!("stage `{}`", planned.label)))?;
+            let parts = keep(result, output, at).await?;
+            checkpoint.write(serde_json::to_vec(&parts)?).await?;
+            parts
+        }
+    };
+    let mut shards = Vec::new();
+    for path in parts {
+        let location = at.child(&path);
+        let meta =
+            location.head().await?.ok_or_else(|| Error::storage("a staged file vanished").at(location.display()).hint("run again"))?;
+        let found = Found { path, location, bytes: meta.size, stamp: String::new(), format: Format::Parquet, packed: None };
+        shards.push(open_shard(&found).await?);
+    }
+    let spec: SourceSpec = serde_json::from_value(serde_json::json!({ "uri": "", "hive": false }))?;
+    let mut source = Source::new(&planned.label, &spec, shards, Vec::new())?;
+    source.schema = output.clone();
+    Ok(source)
+}
+
+async fn keep(result: datafusion::prelude::DataFrame, output: &arrow::datatypes::SchemaRef, at: &Location) -> Result<Vec<String>> {
+    let sink: SinkSpec = serde_json::from_value(serde_json::json!({ "uri": "", "compression": "lz4" }))?;
+    let options = ShardOptions::new(output, &sink)?;
+    let mut stream = result.execute_stream().await?;
+    let mut parts = Vec::new();
+    let mut open: Option<ShardWriter> = None;
+    while let Some(batch) = stream.try_next().await? {
+        let mut batch = conform(&batch, output)?;
+        while batch.num_rows() > 0 {
+            let writer = match &mut open {
+                Some(writer) => writer,
+                none => {
+                    parts.push(format!("reshaped-{:06}.parquet", parts.len()));
+                    none.insert(ShardWriter::begin(at.child(&parts[parts.len() - 1]), &options)?)
+                }
+            };
+            let now = ((PART_ROWS - writer.rows()) as usize).min(batch.num_rows());
+            writer.write(batch.slice(0, now)).await?;
+            batch = batch.slice(now, batch.num_rows() - now);
+            if writer.rows() == PART_ROWS
+                && let Some(full) = open.take()
+            {
+                full.finish().await?;
+            }
+        }
+    }
+    match open {
+        Some(writer) => {
+            writer.finish().await?;
+        }
+        // No rows at all: an empty file still tells the columns.
+        None if parts.is_empty() => {
+            parts.push("reshaped-000000.parquet".to_owned());
+            ShardWriter::begin(at.child(&parts[0]), &options)?.finish().await?;
+        }
+        None => {}
+    }
+    Ok(parts)
+}
+
+/// A batch with exactly the columns and types planned.
+fn conform(batch: &arrow::array::RecordBatch, output: &arrow::datatypes::SchemaRef) -> Result<arrow::array::RecordBatch> {
+    let columns = output.fields().iter().map(|f| {
+        let column = batch.column_by_name(f.name()).ok_or_else(|| Error::internal(format!("the result has no column `{}`", f.name())))?;
+        Ok(arrow::compute::cast(column, f.data_type())?)
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(arrow::array::RecordBatch::try_new_with_options(output.clone(), columns, &options)?)
+}
+
+/// Enters what a reshape did to the number of rows.
+pub fn enter_reshape(segment: &Segment, before: u64, after: u64, rows: &mut Rows) {
+    let Some(label) = segment.steps.last().map(|s| s.label.clone()) else { return };
+    if after > before {
+        *rows.added.entry(label).or_default() += after - before;
+    } else if after < before {
+        *rows.rejected.entry(label).or_default().entry("not in the result".to_owned()).or_default() += before - after;
+    }
+}
+
+/// Removes all objects below a location.
+pub async fn sweep(at: &Location) -> Result<()> {
+    let found = at.list().await?;
+    stream::iter(found)
+        .map(|meta| async move {
+            match at.store.delete(&meta.location).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                Err(e) => Err(Error::from(e)),
+            }
+        })
+        .buffer_unordered(SWEEP)
+        .try_collect()
+        .await
+}

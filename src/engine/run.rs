@@ -1,0 +1,356 @@
+//! A whole run: sources, plan, passes, delivery, commit. Each pass leaves a checkpoint; a killed run is taken up where it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use datafusion::prelude::SessionContext;
+use indexmap::IndexMap;
+
+use super::accounts::Accounts;
+use super::passes::{self, Ran};
+use super::rows::{Live, RowsTable};
+use super::session;
+use super::verdict::Verdicts;
+use crate::dataset::manifest::{ColumnInfo, FORMAT, Input, Manifest, Rows, RunInfo, hash_json};
+use crate::dataset::{Dataset, manifest};
+use crate::error::{Error, Result};
+use crate::plan::{Lowered, Plan, Segment, lower};
+use crate::progress::Progress;
+use crate::sink::commit::{Lease, commit, now};
+use crate::sink::deliver::{Delivered, Delivery, deliver};
+use crate::sink::shard::plain;
+use crate::source::{Source, Sources, Unit, discover, open_shard, settle_bad};
+use crate::spec::Loaded;
+use crate::spec::pipeline::OnBadShard;
+use crate::stages::Side;
+use crate::stages::step::{Fits, Step};
+use crate::storage::Location;
+
+/// Sides up to this size (uncompressed) are held in memory for lookups; `join` decides by the same number.
+pub const LOOKUP_BYTES: u64 = 64 << 20;
+
+/// How to run.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Run even where the newest version was made of the same spec and inputs.
+    pub force: bool,
+    /// What is being done.
+    pub progress: Arc<Progress>,
+}
+
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The version, new or (where nothing had changed) the newest.
+    pub manifest: Manifest,
+    /// Whether it is new.
+    pub fresh: bool,
+}
+
+/// Shards left out because they turned out to be damaged while they were read: source, path, reason.
+type LeftOut = Vec<(String, String, String)>;
+
+/// Runs a pipeline and publishes a version. Relative paths in the spec start from `base`.
+pub async fn run(loaded: &Loaded, base: &Path, options: &RunOptions) -> Result<Outcome> {
+    let root = Location::open(&loaded.pipeline.sink.uri, base)?;
+    let _lease = Lease::take(&root)?;
+    let mut left_out = LeftOut::new();
+    loop {
+        let damaged = Arc::new(Mutex::new(Vec::new()));
+        let attempt = attempt(loaded, base, &root, options, &left_out, damaged.clone()).await;
+        let Err(e) = attempt else { return attempt };
+        let found = std::mem::take(&mut *damaged.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let before = left_out.len();
+        for (source, path, reason) in found {
+            let policy = loaded.pipeline.sources.get(&source).map(|s| s.on_bad_shard).unwrap_or_default();
+            if policy != OnBadShard::Fail && !left_out.iter().any(|(s, p, _)| *s == source && *p == path) {
+                left_out.push((source, path, reason));
+            }
+        }
+        if left_out.len() == before {
+            return Err(e);
+        }
+    }
+}
+
+async fn attempt(
+    loaded: &Loaded,
+    base: &Path,
+    root: &Location,
+    options: &RunOptions,
+    left_out: &LeftOut,
+    damaged: Arc<Mutex<LeftOut>>,
+) -> Result<Outcome> {
+    let started = now();
+    let dataset = Dataset::new(root.clone());
+    let sources = open_sources(loaded, base, left_out, Some(root), &options.progress).await?;
+    let main = main_source(&sources)?;
+    if main.rows() == 0 {
+        return Err(Error::input("there are no rows to read").at(format!("source `{}`: {}", main.name, main.uri)).hint("check the shards"));
+    }
+    let (plan, sides) = plan(loaded, &sources)?;
+    let inputs: Vec<Input> = sources.values().flat_map(|s| s.inputs()).collect();
+    let bad: Vec<_> = sources.values().flat_map(|s| s.bad.clone()).collect();
+    let spec_hash = hash_json(&crate::spec::canonical(&loaded.pipeline));
+    let latest = latest(&dataset).await?;
+    if let Some(same) = latest.as_ref().filter(|m| m.spec_hash == spec_hash && m.inputs == inputs && m.bad_inputs == bad)
+        && !options.force
+    {
+        return Ok(Outcome { manifest: same.clone(), fresh: false });
+    }
+    let stamps: Vec<&String> = sources.values().flat_map(|s| s.shards.iter().map(|s| &s.stamp)).collect();
+    let seal = hash_json(&serde_json::json!([spec_hash, inputs, bad]));
+    let key = hash_json(&serde_json::json!([seal, stamps, env!("CARGO_PKG_VERSION")]));
+    let staging = root.child(&format!("_feedline/staging/{}", &key[..20]));
+    let version = latest.as_ref().map_or(1, |m| m.version + 1);
+    let quarantine = loaded.pipeline.quarantine.keep_rows.then(|| format!("_feedline/quarantine/{version:08}"));
+    let session = session(&loaded.pipeline.resources)?;
+    fill_sides(&sources, &sides, loaded, &session, &staging, options).await?;
+
+    let mut rows = Rows { input: main.rows() + ingested(main), ..Default::default() };
+    rejected_lines(&sources, main, &mut rows);
+    let mut fits = Fits::new();
+    let mut input = main.clone();
+    let mut delivered = Vec::new();
+    let mut last = Accounts::default();
+    for (number, segment) in plan.segments.iter().enumerate() {
+        let at = staging.child(&format!("segment-{number}"));
+        let live = live(segment, &input, &sources, fits.clone(), at.child("verdicts"), loaded, options, damaged.clone());
+        let Ran { live, accounts, reshaped } = passes::run(live, &at, &session).await?;
+        accounts.enter(&live, &mut rows);
+        fits = live.fits.as_ref().clone();
+        match reshaped {
+            Some(source) => {
+                passes::enter_reshape(segment, accounts.total(), source.rows(), &mut rows);
+                input = Arc::new(source);
+            }
+            None => {
+                let splits = if plan.splits.is_empty() { vec!["all".to_owned()] } else { plan.splits.clone() };
+                options.progress.begin("deliver", live.units.iter().map(|u| u64::from(u.rows)).sum(), 0);
+                let delivery = Delivery {
+                    live,
+                    output: plan.output.clone(),
+                    splits,
+                    root: root.clone(),
+                    staging: at.child("delivered"),
+                    sink: loaded.pipeline.sink.clone(),
+                    seal: seal.clone(),
+                    quarantine: quarantine.clone(),
+                    profile: loaded.pipeline.report.profile,
+                };
+                delivered = deliver(delivery, &accounts).await?;
+                last = accounts;
+            }
+        }
+    }
+    let run = RunInfo {
+        feedline: env!("CARGO_PKG_VERSION").to_owned(),
+        started,
+        committed: String::new(),
+        uris: sources.values().map(|s| (s.name.clone(), s.uri.clone())).collect(),
+    };
+    let made = Made { version, parent: latest.map(|m| m.version), inputs, bad, spec_hash, fits, rows, delivered, run };
+    let mut manifest = manifest_of(loaded, &plan, made, &last)?;
+    manifest.run.committed = now();
+    manifest.hash = manifest.content_hash()?;
+    commit(&dataset, &manifest).await?;
+    // The version stands; what is left in staging is only in the way.
+    if let Err(e) = passes::sweep(&staging).await {
+        tracing::warn!("could not clear staging: {e}");
+    }
+    Ok(Outcome { manifest, fresh: true })
+}
+
+/// The source that flows through the stages: the first.
+pub fn main_source(sources: &Sources) -> Result<&Arc<Source>> {
+    sources.values().next().ok_or_else(|| Error::spec("the spec names no source"))
+}
+
+async fn latest(dataset: &Dataset) -> Result<Option<Manifest>> {
+    if dataset.versions().await?.is_empty() { Ok(None) } else { dataset.manifest(None).await.map(Some) }
+}
+
+/// Finds and opens all shards. With a dataset to stage in, formats without a footer are read into it; without one, their schema is all.
+pub async fn open_sources(
+    loaded: &Loaded,
+    base: &Path,
+    left_out: &LeftOut,
+    stage_in: Option<&Location>,
+    progress: &Progress,
+) -> Result<Sources> {
+    let mut sources = Sources::new();
+    for (name, spec) in &loaded.pipeline.sources {
+        let found = discover(name, spec, base).await?;
+        progress.begin(&format!("open {name}"), 0, 0);
+        let (mut shards, mut bad) = (Vec::new(), Vec::new());
+        for f in found {
+            if let Some((_, _, reason)) = left_out.iter().find(|(s, p, _)| s == name && *p == f.path) {
+                bad.push((f.path.clone(), Error::input(reason)));
+                continue;
+            }
+            let opened = match (f.format, stage_in) {
+                (crate::spec::pipeline::Format::Parquet, _) => open_shard(&f).await,
+                (_, _stage) => Err(Error::input("INGEST")),
+            };
+            match opened {
+                Ok(shard) => shards.push(shard),
+                Err(e) => bad.push((f.path.clone(), e.at(f.location.display()))),
+            }
+        }
+        let bad = settle_bad(name, spec.on_bad_shard, bad)?;
+        if shards.is_empty() {
+            return Err(Error::input("none of the shards can be read").at(format!("source `{name}`")).hint("the messages above say why"));
+        }
+        sources.insert(name.clone(), Arc::new(Source::new(name, spec, shards, bad)?));
+    }
+    Ok(sources)
+}
+
+/// Plans a loaded spec over opened sources.
+pub fn plan(loaded: &Loaded, sources: &Sources) -> Result<(Plan, BTreeMap<String, Side>)> {
+    let main = main_source(sources)?;
+    let sides = sources.values().skip(1).map(|s| {
+        let side = Side { schema: s.schema.clone(), bytes: s.uncompressed_bytes(), table: Arc::default() };
+        (s.name.clone(), side)
+    });
+    let sides: BTreeMap<String, Side> = sides.collect();
+    let stages: Vec<Lowered<'_>> =
+        loaded.stages.iter().map(|s| Lowered { label: &s.label, pointer: &s.pointer, stage: s.stage.as_ref() }).collect();
+    match lower(&stages, &main.schema, &sides, loaded.pipeline.seed) {
+        Ok(plan) => Ok((plan, sides)),
+        Err(mistakes) => Err(loaded.source.errors(mistakes).into()),
+    }
+}
+
+/// Small sides are read into memory for lookups; all of them become tables of the session.
+async fn fill_sides(
+    sources: &Sources,
+    sides: &BTreeMap<String, Side>,
+    loaded: &Loaded,
+    session: &SessionContext,
+    staging: &Location,
+    options: &RunOptions,
+) -> Result<()> {
+    for (name, side) in sides {
+        let source = &sources[name];
+        let segment = Segment { input: source.schema.clone(), steps: Vec::new(), passes: Vec::new(), splits: Vec::new() };
+        let live = live(&segment, source, &Sources::new(), Fits::new(), staging.clone(), loaded, options, Arc::default());
+        let view = live.view(0, None);
+        if side.bytes <= LOOKUP_BYTES {
+            let mut rows = view.read(live.units.iter().map(|u| u.id).collect(), source.schema.clone())?;
+            let mut batches = Vec::new();
+            while let Some((_, batch)) = rows.next().await? {
+                batches.push(batch);
+            }
+            let _ = side.table.set(batches);
+        }
+        session.register_table(datafusion::common::TableReference::bare(name.as_str()), Arc::new(RowsTable::new(view, false)))?;
+    }
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn live(
+    segment: &Segment,
+    input: &Arc<Source>,
+    sources: &Sources,
+    fits: Fits,
+    verdicts: Location,
+    loaded: &Loaded,
+    options: &RunOptions,
+    damaged: Arc<Mutex<LeftOut>>,
+) -> Live {
+    let mut units: Vec<Unit> = input.units(0, 0);
+    for (i, step) in segment.steps.iter().enumerate() {
+        if let Step::Append(append) = &step.step
+            && let Some(source) = sources.get(&append.source)
+        {
+            units.extend(source.units(i + 1, units.len() as u32));
+        }
+    }
+    Live {
+        segment: Arc::new(segment.clone()),
+        units: Arc::new(units),
+        fits: Arc::new(fits),
+        layers: Vec::new(),
+        decided: BTreeSet::new(),
+        verdicts: Verdicts::new(verdicts),
+        batch_rows: loaded.pipeline.resources.batch_rows.max(1),
+        threads: loaded.pipeline.resources.threads.max(1),
+        progress: options.progress.clone(),
+        damaged,
+    }
+}
+
+/// Lines of text formats that could not be read: they came in, and were rejected.
+fn ingested(source: &Source) -> u64 {
+    source.shards.iter().flat_map(|s| &s.rejected).map(|(_, n)| n).sum()
+}
+
+fn rejected_lines(sources: &Sources, main: &Source, rows: &mut Rows) {
+    for source in sources.values().filter(|s| ingested(s) > 0) {
+        let label = format!("source {}", source.name);
+        if source.name != main.name {
+            *rows.added.entry(label.clone()).or_default() += ingested(source);
+        }
+        let by_reason: &mut IndexMap<String, u64> = rows.rejected.entry(label).or_default();
+        for (reason, n) in source.shards.iter().flat_map(|s| &s.rejected) {
+            *by_reason.entry(reason.clone()).or_default() += n;
+        }
+    }
+}
+
+/// What a manifest is made of.
+struct Made {
+    version: u64,
+    parent: Option<u64>,
+    inputs: Vec<Input>,
+    bad: Vec<manifest::BadInput>,
+    spec_hash: String,
+    fits: Fits,
+    rows: Rows,
+    delivered: Vec<Delivered>,
+    run: RunInfo,
+}
+
+fn manifest_of(loaded: &Loaded, plan: &Plan, made: Made, accounts: &Accounts) -> Result<Manifest> {
+    let splits = if plan.splits.is_empty() { vec!["all".to_owned()] } else { plan.splits.clone() };
+    let mut shards = Vec::new();
+    for split in &splits {
+        shards.extend(made.delivered.iter().flat_map(|d| d.shards.iter().filter(|s| s.split == *split).cloned()));
+    }
+    let mut rows = made.rows;
+    for split in &splits {
+        rows.by_split.insert(split.clone(), shards.iter().filter(|s| s.split == *split).map(|s| s.rows).sum());
+    }
+    rows.output = shards.iter().map(|s| s.rows).sum();
+    if rows.output != accounts.total() {
+        return Err(Error::internal(format!("{} rows were decided to stay, {} were written", accounts.total(), rows.output)));
+    }
+    let columns = plain(&plan.output);
+    let columns = columns.fields().iter().map(|f| ColumnInfo {
+        name: f.name().clone(),
+        data_type: f.data_type().to_string(),
+        nullable: f.is_nullable(),
+    });
+    Ok(Manifest {
+        format: FORMAT.to_owned(),
+        version: made.version,
+        parent: made.parent,
+        hash: String::new(),
+        name: loaded.pipeline.name.clone(),
+        inputs: made.inputs,
+        bad_inputs: made.bad,
+        spec: loaded.resolved.clone(),
+        spec_hash: made.spec_hash,
+        seed: loaded.pipeline.seed,
+        splits,
+        schema: columns.collect(),
+        fits: made.fits,
+        rows,
+        shards,
+        quarantine: made.delivered.iter().flat_map(|d| d.quarantine.clone()).collect(),
+        run: made.run,
+    })
+}

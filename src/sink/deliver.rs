@@ -1,0 +1,337 @@
+//! The delivery pass: all columns once, unit by unit in row order, into shards.
+//!
+//! ```text
+//!  group of units ─ read, apply verdicts, column steps ─▶ batches ═▶ one writer a split ─▶ shards of so many rows
+//! ```
+//!
+//! A **group** is a run of neighbouring units that fill about a shard; groups are delivered at the same time, each by a reader and a
+//! writer. Groups and shards are cut by footers and verdicts alone, so every machine cuts the same ones.
+
+use std::sync::Arc;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::shard::{ShardOptions, ShardWriter, WRITE_ROWS};
+use crate::dataset::manifest::{QuarantineShard, Shard, hash_json};
+use crate::engine::accounts::Accounts;
+use crate::engine::program::{Program, Recorder, arrange, split_field};
+use crate::engine::rows::{Live, identify, note_damage, open_at};
+use crate::engine::verdict::UnitState;
+use crate::error::{Error, Result};
+use crate::plan::prefix::Prefix;
+use crate::source::{Unit, UnitReader};
+use crate::spec::pipeline::{Profile, SinkSpec};
+use crate::stages::step::SPLIT;
+use crate::storage::Location;
+
+/// Batches under way between a group's reader and its writer.
+const IN_FLIGHT: usize = 4;
+
+/// What a delivery needs beside the segment.
+pub struct Delivery {
+    /// The last segment.
+    pub live: Live,
+    /// Visible columns of the result.
+    pub output: SchemaRef,
+    /// The splits' names; one, `all`, where the pipeline does not split.
+    pub splits: Vec<String>,
+    /// The dataset.
+    pub root: Location,
+    /// Where records of delivered groups lie.
+    pub staging: Location,
+    /// The sink's options.
+    pub sink: SinkSpec,
+    /// What the shards' names are hashed from, beside their units: spec and inputs.
+    pub seal: String,
+    /// The folder of rejected rows below the root, where they are kept.
+    pub quarantine: Option<String>,
+    /// How much is profiled.
+    pub profile: Profile,
+}
+
+/// What was delivered for one group: its checkpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Delivered {
+    /// Its shards, by split, then in order.
+    pub shards: Vec<Shard>,
+    /// Its rejected rows, where they are kept.
+    pub quarantine: Vec<QuarantineShard>,
+}
+
+/// Everything a group's tasks share.
+struct Job {
+    d: Delivery,
+    prefix: Prefix,
+    program: Program,
+    options: ShardOptions,
+    rejected: Option<ShardOptions>,
+    shard_rows: u64,
+    row_schema: SchemaRef,
+}
+
+/// Delivers all units; groups that an earlier run finished are taken as they are.
+pub async fn deliver(d: Delivery, accounts: &Accounts) -> Result<Vec<Delivered>> {
+    let upto = d.live.segment.steps.len();
+    let names = d.output.fields().iter().map(|f| f.name().clone());
+    let prefix = Prefix::new(&d.live.segment, upto, names, &[]);
+    let program = Program::bind(&d.live.segment, &prefix, &d.live.fits)?;
+    let options = ShardOptions::new(&d.output, &d.sink)?;
+    let rejected = d.quarantine.as_ref().map(|_| ShardOptions::new(&rejected_schema(&d.live), &d.sink)).transpose()?;
+    let mut fields: Vec<Field> = d.output.fields().iter().map(|f| f.as_ref().clone()).collect();
+    if !d.live.segment.splits.is_empty() {
+        fields.push(split_field());
+    }
+    let (shard_rows, groups) = cut(&d, accounts);
+    let threads = d.live.threads;
+    let job = Arc::new(Job { d, prefix, program, options, rejected, shard_rows, row_schema: Arc::new(Schema::new(fields)) });
+    let work = groups.into_iter().map(|units| {
+        let job = job.clone();
+        async move { tokio::spawn(async move { job.group(units).await }).await? }
+    });
+    stream::iter(work).buffered(threads.max(1)).try_collect().await
+}
+
+/// Rows of a shard, and the groups of units, so that a group's rows fill about a shard.
+fn cut(d: &Delivery, accounts: &Accounts) -> (u64, Vec<Vec<u32>>) {
+    let units = &d.live.units;
+    let (bytes, rows) = units.iter().fold((0, 0), |(b, r), u| (b + u.bytes(), r + u64::from(u.rows)));
+    let row_bytes = (bytes as f64 / rows.max(1) as f64).max(1.0);
+    let fill = (d.sink.shard_bytes.as_u64() as f64 / row_bytes).max(1.0) as u64;
+    let shard_rows = fill.div_ceil(WRITE_ROWS as u64).max(1) * WRITE_ROWS as u64;
+    let (mut groups, mut group, mut held) = (Vec::new(), Vec::new(), 0);
+    for unit in units.iter() {
+        let left = accounts.left(unit.id);
+        if !group.is_empty() && held + left > shard_rows {
+            groups.push(std::mem::take(&mut group));
+            held = 0;
+        }
+        group.push(unit.id);
+        held += left;
+    }
+    if !group.is_empty() {
+        groups.push(group);
+    }
+    (shard_rows, groups)
+}
+
+impl Job {
+    async fn group(self: Arc<Self>, units: Vec<u32>) -> Result<Delivered> {
+        let keys: Vec<String> = units.iter().map(|u| self.d.live.units[*u as usize].key()).collect();
+        let seal = hash_json(&serde_json::json!([self.d.seal, keys]));
+        let record = self.d.staging.child(&format!("{}.json", &seal[..16]));
+        if let Some(done) = self.taken_up(&record).await? {
+            let rows = units.iter().map(|u| u64::from(self.d.live.units[*u as usize].rows)).sum();
+            self.d.live.progress.add(rows, 0);
+            return Ok(done);
+        }
+        let (send, receive) = mpsc::channel(IN_FLIGHT);
+        let reader = tokio::spawn(self.clone().read(units, seal.clone(), send));
+        let written = self.write(&seal, receive).await;
+        // The reader's error is the cause where both fail: its end closes the channel.
+        let quarantine = reader.await??;
+        let delivered = Delivered { shards: written?, quarantine };
+        record.write(serde_json::to_vec(&delivered)?).await?;
+        Ok(delivered)
+    }
+
+    /// A group's record of an earlier run, if all its files are still there.
+    async fn taken_up(&self, record: &Location) -> Result<Option<Delivered>> {
+        let Some(bytes) = record.read().await? else { return Ok(None) };
+        let Ok(done) = serde_json::from_slice::<Delivered>(&bytes) else { return Ok(None) };
+        for (path, size) in done.shards.iter().map(|s| (&s.path, Some(s.bytes))).chain(done.quarantine.iter().map(|q| (&q.path, None))) {
+            match self.d.root.child(path).head().await? {
+                Some(meta) if size.is_none_or(|s| s == meta.size) => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(done))
+    }
+
+    async fn read(self: Arc<Self>, units: Vec<u32>, seal: String, send: mpsc::Sender<RecordBatch>) -> Result<Vec<QuarantineShard>> {
+        let mut quarantine = match (&self.d.quarantine, &self.rejected) {
+            (Some(folder), Some(options)) => Some(Quarantine::new(&self.d, folder, options, &seal)),
+            _ => None,
+        };
+        for id in units {
+            let unit = &self.d.live.units[id as usize];
+            let state = self.d.live.state(id).await?;
+            if let Some(q) = &mut quarantine {
+                q.keep(&self.d.live, unit, &state).await?;
+            }
+            if state.alive.count_set_bits() == 0 {
+                self.d.live.progress.add(u64::from(unit.rows), 0);
+                continue;
+            }
+            let mut reader = open_at(&self.d.live, unit, &self.prefix)?;
+            let mut nothing = Recorder::new(0, &self.d.live.segment, &[], 0);
+            while let Some((first, batch)) = reader.next().await.inspect_err(|e| note_damage(&self.d.live, unit, e))? {
+                self.d.live.progress.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+                let batch = identify(batch, unit, first, &state, true)?;
+                let batch = self.program.run(batch, unit.enters, &mut nothing)?;
+                if send.send(arrange(&batch, &self.row_schema)?).await.is_err() {
+                    return Ok(Vec::new());
+                }
+            }
+        }
+        match quarantine {
+            Some(q) => q.finish().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn write(&self, seal: &str, mut batches: mpsc::Receiver<RecordBatch>) -> Result<Vec<Shard>> {
+        let mut splits: Vec<SplitWriter> = self.d.splits.iter().map(|name| SplitWriter::new(name)).collect();
+        while let Some(batch) = batches.recv().await {
+            for (code, part) in by_split(batch, splits.len())? {
+                splits[code].write(self, seal, part).await?;
+            }
+        }
+        let mut shards = Vec::new();
+        for mut split in splits {
+            split.roll(self).await?;
+            shards.append(&mut split.done);
+        }
+        Ok(shards)
+    }
+}
+
+/// A batch's rows by split, without the hidden column.
+fn by_split(batch: RecordBatch, splits: usize) -> Result<Vec<(usize, RecordBatch)>> {
+    let Ok(at) = batch.schema().index_of(SPLIT) else { return Ok(vec![(0, batch)]) };
+    let codes = batch.column(at).as_primitive::<UInt8Type>().clone();
+    let rows = batch.project(&(0..at).collect::<Vec<_>>())?;
+    let mut parts = Vec::with_capacity(splits);
+    for code in 0..splits {
+        let mask: BooleanArray = codes.values().iter().map(|c| Some(usize::from(*c) == code)).collect();
+        if mask.true_count() > 0 {
+            parts.push((code, filter_record_batch(&rows, &mask)?));
+        }
+    }
+    Ok(parts)
+}
+
+/// The shards of one split in a group.
+struct SplitWriter {
+    name: String,
+    open: Option<(String, ShardWriter)>,
+    done: Vec<Shard>,
+}
+
+impl SplitWriter {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), open: None, done: Vec::new() }
+    }
+
+    async fn write(&mut self, job: &Job, seal: &str, mut batch: RecordBatch) -> Result<()> {
+        while batch.num_rows() > 0 {
+            let (_, writer) = match &mut self.open {
+                Some(open) => open,
+                none => none.insert(begin(job, seal, &self.name, self.done.len())?),
+            };
+            let room = (job.shard_rows - writer.rows()) as usize;
+            let now = room.min(batch.num_rows());
+            writer.write(batch.slice(0, now)).await?;
+            batch = batch.slice(now, batch.num_rows() - now);
+            if now == room {
+                self.roll(job).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn roll(&mut self, job: &Job) -> Result<()> {
+        let Some((path, writer)) = self.open.take() else { return Ok(()) };
+        let w = writer.finish().await?;
+        tracing::debug!(path, rows = w.rows, bytes = w.bytes, "shard written");
+        let (rows, bytes, sha256, row_groups, min_max) = (w.rows, w.bytes, w.sha256, w.row_groups, w.min_max);
+        debug_assert!(rows <= job.shard_rows);
+        self.done.push(Shard { path, split: self.name.clone(), rows, bytes, sha256, row_groups, min_max });
+        Ok(())
+    }
+}
+
+fn begin(job: &Job, seal: &str, split: &str, number: usize) -> Result<(String, ShardWriter)> {
+    let id = hash_json(&serde_json::json!([seal, split, number]));
+    let path = format!("data/split={split}/part-{}.parquet", &id[..20]);
+    let writer = ShardWriter::begin(job.d.root.child(&path), &job.options)?;
+    Ok((path, writer))
+}
+
+/// Columns of the quarantine: stage, reason, shard and row, then the source's columns as they were.
+fn rejected_schema(live: &Live) -> SchemaRef {
+    let mut fields = vec![
+        Field::new("_stage", DataType::Utf8, false),
+        Field::new("_reason", DataType::Utf8, false),
+        Field::new("_shard", DataType::Utf8, false),
+        Field::new("_shard_row", DataType::UInt64, false),
+    ];
+    fields.extend(live.segment.input.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)));
+    Arc::new(Schema::new(fields))
+}
+
+/// Keeps a group's rejected rows.
+struct Quarantine {
+    path: String,
+    at: Location,
+    options: ShardOptions,
+    writer: Option<ShardWriter>,
+}
+
+impl Quarantine {
+    fn new(d: &Delivery, folder: &str, options: &ShardOptions, seal: &str) -> Self {
+        let path = format!("{folder}/rows-{}.parquet", &seal[..16]);
+        Self { at: d.root.child(&path), path, options: options.clone(), writer: None }
+    }
+
+    async fn keep(&mut self, live: &Live, unit: &Unit, state: &UnitState) -> Result<()> {
+        if state.rejects.is_empty() {
+            return Ok(());
+        }
+        let mut who: Vec<Option<(u32, u32)>> = vec![None; unit.rows as usize];
+        for (step, code, rows) in &state.rejects {
+            rows.iter().for_each(|r| who[r as usize] = Some((*step, *code)));
+        }
+        let fields: Vec<Field> = live.segment.input.fields().iter().map(|f| f.as_ref().clone()).collect();
+        let mut reader = UnitReader::open(unit, fields, live.batch_rows)?;
+        let before: u64 = (0..unit.groups.start).map(|g| unit.shard.metadata().row_group(g).num_rows().max(0) as u64).sum();
+        while let Some((first, batch)) = reader.next().await? {
+            let span = &who[first as usize..first as usize + batch.num_rows()];
+            let rows: UInt32Array = span.iter().enumerate().filter_map(|(i, w)| w.map(|_| i as u32)).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let picked = arrow::compute::take_record_batch(&batch, &rows)?;
+            let reasons: Vec<(u32, u32)> = span.iter().flatten().copied().collect();
+            let numbers = rows.values().iter().map(|r| before + u64::from(first) + u64::from(*r));
+            let batch = self.annotate(live, unit, &reasons, numbers.collect(), &picked)?;
+            let writer = match &mut self.writer {
+                Some(writer) => writer,
+                none => none.insert(ShardWriter::begin(self.at.clone(), &self.options)?),
+            };
+            writer.write(batch).await?;
+        }
+        Ok(())
+    }
+
+    fn annotate(&self, live: &Live, unit: &Unit, reasons: &[(u32, u32)], rows: Vec<u64>, picked: &RecordBatch) -> Result<RecordBatch> {
+        let stages: StringArray = reasons.iter().map(|(step, _)| Some(live.segment.steps[*step as usize].label.as_str())).collect();
+        let words: StringArray =
+            reasons.iter().map(|(step, code)| Some(crate::engine::accounts::reason(&live.segment, *step, *code))).collect();
+        let shards: StringArray = reasons.iter().map(|_| Some(unit.shard.path.as_str())).collect();
+        let numbers = arrow::array::UInt64Array::from(rows);
+        let mut columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(stages), Arc::new(words), Arc::new(shards), Arc::new(numbers)];
+        columns.extend(picked.columns().iter().cloned());
+        RecordBatch::try_new(self.options.schema().clone(), columns).map_err(Error::from)
+    }
+
+    async fn finish(self) -> Result<Vec<QuarantineShard>> {
+        let Some(writer) = self.writer else { return Ok(Vec::new()) };
+        let w = writer.finish().await?;
+        Ok(vec![QuarantineShard { path: self.path, rows: w.rows, sha256: w.sha256 }])
+    }
+}

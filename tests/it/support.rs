@@ -1,0 +1,73 @@
+//! What the tests share: shards to read, specs to run, versions to look at.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use feedline::dataset::Manifest;
+use feedline::engine::run::{Outcome, RunOptions, run};
+use feedline::error::Result;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::properties::WriterProperties;
+
+/// A folder with raw shards and specs, gone when the test ends.
+pub struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes a Parquet file with small row groups.
+    pub fn parquet(&self, path: &str, batch: &RecordBatch) -> PathBuf {
+        let at = self.path().join(path);
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(100)).build();
+        let mut writer = ArrowWriter::try_new(std::fs::File::create(&at).unwrap(), batch.schema(), Some(properties)).unwrap();
+        writer.write(batch).unwrap();
+        writer.close().unwrap();
+        at
+    }
+
+    /// Runs a spec given as text.
+    pub fn run(&self, spec: &str) -> Result<Outcome> {
+        self.run_with(spec, &[])
+    }
+
+    pub fn run_with(&self, spec: &str, overrides: &[(&str, &str)]) -> Result<Outcome> {
+        let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let loaded = feedline::spec::load(spec, "test.yaml", &overrides, &|_| None)?;
+        let threads = loaded.pipeline.resources.threads;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
+        runtime.block_on(run(&loaded, self.path(), &RunOptions { force: true, ..Default::default() }))
+    }
+
+    /// All rows of a split of a version below `out`, as one batch.
+    pub fn rows(&self, out: &str, manifest: &Manifest, split: &str) -> RecordBatch {
+        let mut batches = Vec::new();
+        for shard in manifest.shards_of(split) {
+            let file = std::fs::File::open(self.path().join(out).join(&shard.path)).unwrap();
+            batches.extend(ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().map(|b| b.unwrap()));
+        }
+        arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+    }
+}
+
+/// A table of `n` rows: `id` 0.., `k` = id % 50, `x` = id / 2 with every 7th null, `name`.
+pub fn table(first: i64, n: i64) -> RecordBatch {
+    let ids: Vec<i64> = (first..first + n).collect();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(Int64Array::from(ids.clone()))),
+        ("k", Arc::new(ids.iter().map(|i| Some(i % 50)).collect::<Int64Array>())),
+        ("x", Arc::new(ids.iter().map(|i| (i % 7 != 0).then_some(*i as f64 / 2.0)).collect::<Float64Array>())),
+        ("name", Arc::new(ids.iter().map(|i| Some(format!("row {i}"))).collect::<StringArray>())),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, a)| (n, a, true))).unwrap()
+}
