@@ -8,7 +8,7 @@
 //! Formats without a footer (JSON Lines, CSV, Arrow IPC) are read once into staging as Parquet by `ingest`, then treated the same.
 
 mod discover;
-
+pub mod ingest;
 mod open;
 mod read;
 pub mod types;
