@@ -1,5 +1,6 @@
 //! Feedline.
 
+pub mod cli;
 pub mod dataset;
 pub mod engine;
 pub mod error;

@@ -1,65 +1,169 @@
-//! What a run is doing, for whoever draws it: a label and four counters that any thread may raise.
+//! How far a run has come: written by engines, read by whoever shows it.
+//!
+//! Engines call [`Progress::begin`] once a phase and [`Progress::add`] once a batch; adding is two atomic additions, without a lock.
+//! Nothing here reaches an output: progress is beside the data, so clocks are allowed.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-/// The state of a run's current phase.
+/// The progress of a run, phase by phase. Share it in an `Arc`.
 #[derive(Debug, Default)]
 pub struct Progress {
-    phase: Mutex<String>,
-    phases: AtomicU64,
     rows: AtomicU64,
     rows_total: AtomicU64,
     bytes: AtomicU64,
     bytes_total: AtomicU64,
+    phases: Mutex<Phases>,
 }
 
-/// A reading of [`Progress`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// What is being done.
-    pub phase: String,
-    /// How many phases have begun.
-    pub phases: u64,
-    /// Rows done in this phase.
+#[derive(Debug, Default)]
+struct Phases {
+    now: Option<(String, Instant)>,
+    done: Vec<Phase>,
+}
+
+/// A phase, now or finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phase {
+    /// What is being done, for example `decide dedup`.
+    pub label: String,
+    /// Rows done.
     pub rows: u64,
-    /// Rows of this phase.
+    /// Rows in all; 0 where that is not known.
     pub rows_total: u64,
-    /// Bytes done in this phase.
+    /// Bytes done.
     pub bytes: u64,
-    /// Bytes of this phase.
+    /// Bytes in all; 0 where that is not known.
     pub bytes_total: u64,
+    /// How long it has taken.
+    pub elapsed: Duration,
+}
+
+impl Phase {
+    /// Rows a second.
+    pub fn rows_per_second(&self) -> f64 {
+        per_second(self.rows, self.elapsed)
+    }
+
+    /// Bytes a second.
+    pub fn bytes_per_second(&self) -> f64 {
+        per_second(self.bytes, self.elapsed)
+    }
+
+    /// The part that is done, from 0 to 1; `None` where no total is known. Bytes say it better than rows, which may be narrow or wide.
+    pub fn fraction(&self) -> Option<f64> {
+        let of = |done: u64, total: u64| (total > 0).then(|| (done as f64 / total as f64).min(1.0));
+        of(self.bytes, self.bytes_total).or_else(|| of(self.rows, self.rows_total))
+    }
+
+    /// The time left at this speed; `None` where it cannot be told yet.
+    pub fn left(&self) -> Option<Duration> {
+        let fraction = self.fraction().filter(|f| *f > 0.0)?;
+        Duration::try_from_secs_f64(self.elapsed.as_secs_f64() * (1.0 - fraction) / fraction).ok()
+    }
+}
+
+fn per_second(count: u64, elapsed: Duration) -> f64 {
+    let seconds = elapsed.as_secs_f64();
+    if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
 impl Progress {
-    /// Begins a phase.
-    pub fn begin(&self, label: &str, rows_total: u64, bytes_total: u64) {
-        let mut phase = self.phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        label.clone_into(&mut phase);
-        self.phases.fetch_add(1, Ordering::Relaxed);
-        self.rows.store(0, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
-        self.rows_total.store(rows_total, Ordering::Relaxed);
-        self.bytes_total.store(bytes_total, Ordering::Relaxed);
+    /// Begins a phase, which ends the one before. Totals are 0 where they are not known.
+    pub fn begin(&self, label: impl Into<String>, rows_total: u64, bytes_total: u64) {
+        let mut phases = self.lock();
+        self.close(&mut phases);
+        self.rows_total.store(rows_total, Relaxed);
+        self.bytes_total.store(bytes_total, Relaxed);
+        phases.now = Some((label.into(), Instant::now()));
     }
 
-    /// Counts what was done.
+    /// Adds rows and bytes that are done in this phase.
     pub fn add(&self, rows: u64, bytes: u64) {
-        self.rows.fetch_add(rows, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.rows.fetch_add(rows, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Reads all of it.
-    pub fn snapshot(&self) -> Snapshot {
-        let phase = self.phase.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
-        Snapshot {
-            phase,
-            phases: get(&self.phases),
-            rows: get(&self.rows),
-            rows_total: get(&self.rows_total),
-            bytes: get(&self.bytes),
-            bytes_total: get(&self.bytes_total),
+    /// Ends the phase, if one is under way.
+    pub fn end(&self) {
+        let mut phases = self.lock();
+        self.close(&mut phases);
+    }
+
+    /// The phase under way.
+    pub fn now(&self) -> Option<Phase> {
+        let phases = self.lock();
+        let (label, started) = phases.now.as_ref()?;
+        Some(self.phase(label.clone(), *started))
+    }
+
+    /// The finished phases from number `from` on, oldest first.
+    pub fn done(&self, from: usize) -> Vec<Phase> {
+        self.lock().done.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// Ends the phase with one line in the log.
+    fn close(&self, phases: &mut Phases) {
+        let Some((label, started)) = phases.now.take() else { return };
+        let phase = self.phase(label, started);
+        self.rows.store(0, Relaxed);
+        self.bytes.store(0, Relaxed);
+        let seconds = (phase.elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
+        tracing::info!(phase = phase.label, rows = phase.rows, bytes = phase.bytes, seconds, "phase done");
+        phases.done.push(phase);
+    }
+
+    fn phase(&self, label: String, started: Instant) -> Phase {
+        Phase {
+            label,
+            rows: self.rows.load(Relaxed),
+            rows_total: self.rows_total.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            bytes_total: self.bytes_total.load(Relaxed),
+            elapsed: started.elapsed(),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Phases> {
+        // A panic elsewhere leaves at worst a stale label behind.
+        self.phases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_follow_each_other() {
+        let progress = Progress::default();
+        progress.add(5, 5);
+        assert_eq!(progress.now(), None);
+        progress.begin("decide", 100, 0);
+        progress.add(25, 1000);
+        progress.add(25, 1000);
+        let now = progress.now().unwrap();
+        assert_eq!((now.label.as_str(), now.rows, now.bytes, now.fraction()), ("decide", 55, 2005, Some(0.55)));
+        progress.begin("deliver", 0, 4000);
+        progress.add(1, 1000);
+        assert_eq!(progress.now().unwrap().fraction(), Some(0.25));
+        progress.end();
+        progress.end();
+        let done = progress.done(0);
+        assert_eq!(done.iter().map(|p| (p.label.as_str(), p.rows)).collect::<Vec<_>>(), [("decide", 55), ("deliver", 1)]);
+        assert_eq!(progress.done(1).len(), 1);
+        assert_eq!(progress.done(9), []);
+        assert_eq!(progress.now(), None);
+    }
+
+    #[test]
+    fn time_left_follows_from_what_is_done() {
+        let phase =
+            |rows, rows_total| Phase { label: String::new(), rows, rows_total, bytes: 0, bytes_total: 0, elapsed: Duration::from_secs(10) };
+        assert_eq!(phase(25, 100).left(), Some(Duration::from_secs(30)));
+        assert_eq!((phase(0, 100).left(), phase(5, 0).left()), (None, None));
+        assert_eq!(phase(200, 100).left(), Some(Duration::ZERO));
+        assert_eq!(phase(25, 100).rows_per_second(), 2.5);
     }
 }

@@ -23,7 +23,7 @@ mod yaml;
 
 pub use canonical::canonical;
 pub use pipeline::Pipeline;
-pub use schema::{SCHEMA_FILE, json_schema, json_schema_text};
+pub use schema::{SCHEMA_FILE, json_schema, json_schema_text, stage_schema};
 pub use source::{SpecErrors, SpecSource};
 
 use crate::error::{Mistake, nearest};

@@ -72,6 +72,16 @@ pub(crate) fn json_schema_of(registry: &[StageDef]) -> Json {
     root
 }
 
+/// The JSON Schema of one stage's options, with the `$defs` it refers to.
+pub fn stage_schema(def: &StageDef) -> Json {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = (def.schema)(&mut generator).to_value();
+    if let Some(map) = schema.as_object_mut() {
+        map.insert("$defs".to_owned(), Json::Object(generator.take_definitions(true)));
+    }
+    schema
+}
+
 /// The published file's text.
 pub fn json_schema_text() -> String {
     let mut text = format!("{:#}", json_schema());

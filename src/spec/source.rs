@@ -151,6 +151,17 @@ impl SpecErrors {
         out
     }
 
+    /// The mistakes as a JSON list of objects with `file`, `line`, `column`, `at`, `message` and `help`, for editors and scripts.
+    pub fn to_json(&self) -> serde_json::Value {
+        let one = |flaw: &Flaw| {
+            let (line, column) = self.source.line_col_of(flaw.place);
+            let file = self.source.texts.get(flaw.place.text).map_or("", |t| t.name.as_str());
+            let Mistake { at, message, help } = &flaw.mistake;
+            serde_json::json!({ "file": file, "line": line, "column": column, "at": at, "message": message, "help": help })
+        };
+        self.flaws.iter().map(one).collect()
+    }
+
     /// Each mistake with the lines of the spec around it.
     pub fn fancy(&self, color: bool) -> String {
         let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };

@@ -390,6 +390,38 @@ fn the_schema_names_stages_and_admits_variables() {
     }
 }
 
+/// The YAML blocks of a stage's page as lists of stages; other YAML (sources, say) is left out.
+fn examples(page: &str) -> Vec<String> {
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let stages = |block: &str| match block.trim_start() {
+        b if b.starts_with("- ") => Some(block.to_owned()),
+        b => b
+            .split_once("stages:\n")
+            .map(|(_, list)| list.lines().take_while(|l| l.starts_with([' ', '-'])).map(|l| format!("{l}\n")).collect()),
+    };
+    blocks.filter_map(stages).collect()
+}
+
+#[test]
+fn every_stages_page_has_an_example_that_loads() {
+    for def in REGISTRY {
+        let examples = examples(def.page);
+        assert!(examples.iter().any(|e| e.contains(&format!("- {}", def.name))), "the page of `{}` has no example", def.name);
+        for example in examples {
+            let text = format!("{HEAD}stages:\n{example}");
+            if let Err(e) = load(&text, def.name, &[], &no_env) {
+                panic!("an example on the page of `{}` is wrong:\n{e}\n{text}", def.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn examples_are_found_in_pages() {
+    let page = "Text.\n```yaml\n- a: { x: 1 }\n```\n```yaml\nsources: {}\nstages:\n  - b: {}\n  - c\nsink: {}\n```\n```yaml\nvars: {}\n```";
+    assert_eq!(examples(page), ["- a: { x: 1 }\n", "  - b: {}\n  - c\n"]);
+}
+
 /// Bytes that YAML, variables and paths care about.
 const SALT: &[&str] = &[
     "${", "}", "$${", ":-", ":?", "*a", "&a", "<<:", "[", "]", "{", "}", "- ", "\n", "\t", "'", "\"", "|", ">", "#", "~", "0x", "1e999",

@@ -1,0 +1,40 @@
+//! `feedline feed`
+
+use clap::Args;
+
+/// Options of `feedline feed`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  feedline feed out/teahouse --split train --epochs 3
+  feedline feed out/teahouse --batch-rows 4096 --world 8 --rank 0
+
+Reads batches as a trainer would, and says how fast they come.")]
+pub struct FeedArgs {
+    /// The dataset's folder.
+    #[arg(value_name = "DATASET")]
+    pub dataset: String,
+    /// The version; by default the latest.
+    #[arg(long, value_name = "N")]
+    pub version: Option<u64>,
+    /// The split.
+    #[arg(long, default_value = "train")]
+    pub split: String,
+    /// Epochs to read.
+    #[arg(long, default_value_t = 1)]
+    pub epochs: u64,
+    /// Rows in a batch; by default as the spec says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub batch_rows: Option<u64>,
+    /// The seed of the order; by default the spec's.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Processes that share an epoch.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub world: u64,
+    /// Which of them this is, from 0.
+    #[arg(long, default_value_t = 0)]
+    pub rank: u64,
+    /// Print the measurements as JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,23 @@
+//! `feedline gc`
+
+use clap::Args;
+
+/// Options of `feedline gc`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  feedline gc out/teahouse --dry-run      # what would be removed?
+  feedline gc out/teahouse --keep 5")]
+pub struct GcArgs {
+    /// The dataset's folder.
+    #[arg(value_name = "DATASET")]
+    pub dataset: String,
+    /// How many of the latest versions stay; by default all, and only what no version names is removed.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub keep: Option<u64>,
+    /// Remove only what is at least this many hours old, so that a run under way keeps its work.
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    pub older_than_hours: u64,
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
