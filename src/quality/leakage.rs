@@ -108,13 +108,16 @@ fn by_key(df: DataFrame, keys: &[String], splits: &[String]) -> Result<DataFrame
     let key_columns: Vec<Expr> = keys.iter().map(ident).collect();
     let mut each: Vec<Expr> = key_columns.clone();
     each.push(ident(SPLIT));
-    let bit = splits.iter().enumerate().skip(1).fold(None, |cases: Option<datafusion::logical_expr::conditional_expressions::CaseBuilder>, (i, name)| {
-        let (is, bit) = (ident(SPLIT).eq(lit(name.as_str())), lit(1_i64 << i));
-        Some(match cases {
-            None => when(is, bit),
-            Some(mut cases) => cases.when(is, bit),
-        })
-    });
+    let bit = splits.iter().enumerate().skip(1).fold(
+        None,
+        |cases: Option<datafusion::logical_expr::conditional_expressions::CaseBuilder>, (i, name)| {
+            let (is, bit) = (ident(SPLIT).eq(lit(name.as_str())), lit(1_i64 << i));
+            Some(match cases {
+                None => when(is, bit),
+                Some(mut cases) => cases.when(is, bit),
+            })
+        },
+    );
     let bit = match bit {
         Some(mut cases) => cases.otherwise(lit(1_i64))?,
         None => lit(1_i64),
@@ -145,10 +148,12 @@ async fn examples(by_key: DataFrame, keys: &[String], splits: &[String]) -> Resu
     for batch in &batches {
         let texts = keys.iter().map(|key| key_text(batch, key)).collect::<Result<Vec<_>>>()?;
         let sets = batch.column_by_name("_set").ok_or_else(|| Error::internal("leakage lost its sets"))?.as_primitive::<Int64Type>();
-        all.extend((0..batch.num_rows()).map(|i| LeakExample {
-            key: texts.iter().map(|column| column[i].clone()).collect(),
-            splits: names_in(sets.value(i), splits),
-        }));
+        all.extend(
+            (0..batch.num_rows()).map(|i| LeakExample {
+                key: texts.iter().map(|column| column[i].clone()).collect(),
+                splits: names_in(sets.value(i), splits),
+            }),
+        );
     }
     Ok(all)
 }

@@ -53,7 +53,8 @@ impl fmt::Display for Report {
 fn stages(report: &Report, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let busy: Vec<&StageReport> = report.stages.iter().filter(|stage| stage.rejected_rows() + stage.added > 0).collect();
     for stage in busy.iter().take(STAGES) {
-        let mut parts: Vec<String> = stage.rejected.iter().filter(|(_, n)| **n > 0).map(|(why, n)| format!("−{} {why}", count(*n))).collect();
+        let mut parts: Vec<String> =
+            stage.rejected.iter().filter(|(_, n)| **n > 0).map(|(why, n)| format!("−{} {why}", count(*n))).collect();
         if stage.added > 0 {
             parts.push(format!("+{} added", count(stage.added)));
         }

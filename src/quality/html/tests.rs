@@ -24,7 +24,7 @@ fn names_and_values_are_escaped() {
 #[test]
 fn the_page_says_what_matters() {
     let page = render(&small());
-    for text in ["5 rows came in, 3 were delivered; 3 were rejected by 1 stage; 1 were added.", "condition is null", "no footer", "every value is null"] {
+    for text in ["5 rows in, 3 delivered: 3 rejected by 1 stage, 1 added.", "condition is null", "no footer", "every value is null"] {
         assert!(page.contains(text), "{text}");
     }
 }
@@ -40,7 +40,8 @@ fn an_empty_report_is_a_page() {
 fn numbers_from_elsewhere_do_not_break_the_pictures() {
     let mut report = Report { rows: RowCounts { input: 1, output: u64::MAX, ..RowCounts::default() }, ..Report::default() };
     // A stage whose counts cannot be.
-    report.stages = vec![StageReport { rows_in: 0, rows_out: 9, rejected: [("x".to_owned(), 7)].into_iter().collect(), ..StageReport::default() }];
+    report.stages =
+        vec![StageReport { rows_in: 0, rows_out: 9, rejected: [("x".to_owned(), 7)].into_iter().collect(), ..StageReport::default() }];
     let histogram = Histogram { edges: vec![1.0, 1.0], counts: vec![3, 4, 5], ..Histogram::default() };
     let odd = ColumnSummary { numbers: Some(Numbers { histogram: Some(histogram), ..Numbers::default() }), ..ColumnSummary::default() };
     report.columns = vec![ColumnReport { name: String::new(), before: Some(odd), after: None }];

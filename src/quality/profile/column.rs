@@ -181,8 +181,7 @@ impl Column {
             negative_infinite: self.negative_infinite,
             distinct: tallied.then(|| folded.tally.distinct()),
             numbers: folded.number_summary(),
-            booleans: (self.class == Class::Boolean)
-                .then(|| Booleans { trues: self.trues, falses: self.rows - self.nulls - self.trues }),
+            booleans: (self.class == Class::Boolean).then(|| Booleans { trues: self.trues, falses: self.rows - self.nulls - self.trues }),
             lengths: self.lengths.summary(),
             padded: (self.class == Class::Text).then_some(self.padded),
             top: folded.top(),

@@ -90,7 +90,9 @@ impl Column {
         match array.data_type() {
             DataType::List(_) => self.each_list(array, array.as_list::<i32>().offsets()),
             DataType::LargeList(_) => self.each_list(array, array.as_list::<i64>().offsets()),
-            DataType::ListView(_) => array.as_list_view::<i32>().sizes().iter().enumerate().for_each(|(i, n)| self.one_list(array, i, *n as u64)),
+            DataType::ListView(_) => {
+                array.as_list_view::<i32>().sizes().iter().enumerate().for_each(|(i, n)| self.one_list(array, i, *n as u64))
+            }
             DataType::LargeListView(_) => {
                 array.as_list_view::<i64>().sizes().iter().enumerate().for_each(|(i, n)| self.one_list(array, i, *n as u64))
             }

@@ -323,6 +323,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn counts_lie_within_the_bound(left in skewed(), right in skewed()) {
             let mut exact: HashMap<u64, u64> = HashMap::new();

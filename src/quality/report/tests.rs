@@ -59,9 +59,19 @@ pub(in crate::quality) fn small() -> Report {
                 rows_out: 2,
                 ..StageReport::default()
             },
-            StageReport { label: "balance".to_owned(), name: "balance".to_owned(), rows_in: 2, added: 1, rows_out: 3, ..StageReport::default() },
+            StageReport {
+                label: "balance".to_owned(),
+                name: "balance".to_owned(),
+                rows_in: 2,
+                added: 1,
+                rows_out: 3,
+                ..StageReport::default()
+            },
         ],
-        splits: splits.iter().map(|(name, rows)| SplitReport { name: (*name).to_owned(), rows: *rows, share: *rows as f64 / 3.0 }).collect(),
+        splits: splits
+            .iter()
+            .map(|(name, rows)| SplitReport { name: (*name).to_owned(), rows: *rows, share: *rows as f64 / 3.0 })
+            .collect(),
         label: Some(LabelReport {
             column: "y".to_owned(),
             values: vec![
@@ -119,14 +129,16 @@ fn what_is_odd_is_warned_of() {
     });
     report.splits[1].rows = 0;
     let found: Vec<String> = report.find_warnings().into_iter().map(|w| format!("{}: {}", w.about, w.message)).collect();
-    for expected in ["y: the label has one value", "test: this split has no rows", "new' col: every value is null", "filter: this stage rejected 60 %"] {
+    for expected in
+        ["y: the label has one value", "test: this split has no rows", "new' col: every value is null", "filter: this stage rejected 60 %"]
+    {
         assert!(found.iter().any(|w| w.starts_with(expected)), "{expected} in {found:#?}");
     }
 }
 
 fn data() -> Option<PathBuf> {
-    let folder = std::env::var_os("FEEDLINE_DATA")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
+    let folder =
+        std::env::var_os("FEEDLINE_DATA").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
     folder.join("flights").is_dir().then_some(folder)
 }
 
@@ -153,7 +165,8 @@ async fn flights(folder: &std::path::Path) -> Result<Report> {
     let count = async |sql: &str| -> Result<u64> { Ok(of(sql).await?.1.iter().map(|b| b.num_rows() as u64).sum()) };
     let present = count("SELECT day FROM flights WHERE dep_delay IS NOT NULL").await?;
     let (named, label) = split(&rows)?;
-    let split_rows = |name: &str| named.iter().map(|b| b.column(1).as_string::<i32>().iter().filter(|s| *s == Some(name)).count() as u64).sum::<u64>();
+    let split_rows =
+        |name: &str| named.iter().map(|b| b.column(1).as_string::<i32>().iter().filter(|s| *s == Some(name)).count() as u64).sum::<u64>();
     let leaked = leakage(session.read_batches(named.clone())?).await?;
     let stage = |label: &str, what: &str, rows_in: u64, rejected: &[(&str, u64)], rows_out: u64| StageReport {
         label: label.to_owned(),
@@ -190,12 +203,22 @@ async fn flights(folder: &std::path::Path) -> Result<Report> {
             stage("dedup", "by carrier, flight, time_hour; keeps the first", before.rows, &[], before.rows),
             stage("filter", "dep_delay IS NOT NULL", before.rows, &[("condition is false", before.rows - present)], present),
             stage("split", "by hash of tailnum into train 80 %, validation 10 %, test 10 %", present, &[], present),
-            stage("clean", "fills air_time with its median; drops outliers of arr_delay", present, &[("outlier in arr_delay", cut - cut / 3), ("null in arr_delay", cut / 3)], after.rows),
+            stage(
+                "clean",
+                "fills air_time with its median; drops outliers of arr_delay",
+                present,
+                &[("outlier in arr_delay", cut - cut / 3), ("null in arr_delay", cut / 3)],
+                after.rows,
+            ),
             stage("normalize", "standard: dep_delay; max: distance", after.rows, &[], after.rows),
         ],
         splits: ["train", "validation", "test"]
             .iter()
-            .map(|name| SplitReport { name: (*name).to_owned(), rows: split_rows(name), share: split_rows(name) as f64 / after.rows as f64 })
+            .map(|name| SplitReport {
+                name: (*name).to_owned(),
+                rows: split_rows(name),
+                share: split_rows(name) as f64 / after.rows as f64,
+            })
             .collect(),
         label: Some(label),
         leakage: vec![leaked],
