@@ -15,19 +15,20 @@ pub(super) fn count(n: u64) -> String {
     out
 }
 
-/// A share as a percentage that never rounds something to nothing, or nearly all to all.
+/// A share as a percentage that never rounds something to nothing, or nearly all to all. A line does not break before its sign.
 pub(super) fn share(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "–".to_owned();
     }
     let percent = 100.0 * part as f64 / whole as f64;
-    match (part, percent) {
-        (0, _) => "0 %".to_owned(),
-        (_, p) if p < 0.05 => "< 0.1 %".to_owned(),
-        (n, p) if n < whole && p >= 99.95 => "> 99.9 %".to_owned(),
-        (n, _) if n == whole => "100 %".to_owned(),
-        (_, p) => format!("{p:.1} %"),
-    }
+    let text = match (part, percent) {
+        (0, _) => "0".to_owned(),
+        (_, p) if p < 0.05 => "< 0.1".to_owned(),
+        (n, p) if n < whole && p >= 99.95 => "> 99.9".to_owned(),
+        (n, _) if n == whole => "100".to_owned(),
+        (_, p) => format!("{p:.1}"),
+    };
+    text.replace(' ', "\u{a0}") + "\u{a0}%"
 }
 
 /// A number in about five figures, without trailing zeros.
@@ -87,8 +88,9 @@ mod tests {
     #[test]
     fn numbers_read_well() {
         assert_eq!((count(0), count(999), count(1_234_567)), ("0".into(), "999".into(), "1,234,567".into()));
-        assert_eq!((share(0, 9), share(1, 9_999), share(9_998, 9_999)), ("0 %".into(), "< 0.1 %".into(), "> 99.9 %".into()));
-        assert_eq!((share(3, 3), share(1, 8), share(0, 0)), ("100 %".into(), "12.5 %".into(), "–".into()));
+        let shares =
+            [(0, 9), (1, 9_999), (9_998, 9_999), (3, 3), (1, 8), (0, 0)].map(|(part, whole)| share(part, whole).replace('\u{a0}', " "));
+        assert_eq!(shares, ["0 %", "< 0.1 %", "> 99.9 %", "100 %", "12.5 %", "–"]);
         assert_eq!(
             (number(0.1 + 0.2), number(-12_345.678), number(1e-7), number(2e20)),
             ("0.3".into(), "-12346".into(), "1e-7".into(), "2e20".into())

@@ -69,14 +69,15 @@ fn outcome(report: &Report) -> String {
         return "No rows came in.".to_owned();
     }
     let rejecting = report.stages.iter().filter(|stage| stage.rejected_rows() > 0).count() as u64;
-    let mut text = format!("{} came in, {} were delivered", plural(rows.input, "row"), count(rows.output));
+    let mut changes = Vec::new();
     if rows.rejected > 0 {
-        text += &format!("; {} were rejected by {}", count(rows.rejected), plural(rejecting, "stage"));
+        changes.push(format!("{} rejected by {}", count(rows.rejected), plural(rejecting, "stage")));
     }
     if rows.added > 0 {
-        text += &format!("; {} were added", count(rows.added));
+        changes.push(format!("{} added", count(rows.added)));
     }
-    text + "."
+    let how = if changes.is_empty() { String::new() } else { format!(": {}", changes.join(", ")) };
+    format!("{} in, {} delivered{how}.", plural(rows.input, "row"), count(rows.output))
 }
 
 fn tiles(report: &Report) -> Markup {
@@ -86,7 +87,7 @@ fn tiles(report: &Report) -> Markup {
     let bad: usize = report.sources.iter().map(|source| source.bad_shards.len()).sum();
     let tile = |name: &str, figure: String, note: String, class: &str| {
         html! {
-            div.tile class=(class) { span.mute { (name) } b { (figure) } span.mute { (note) } }
+            div class={ "tile " (class) } { span.mute { (name) } b { (figure) } span.mute { (note) } }
         }
     };
     let found = report.warnings.len() as u64;
@@ -122,7 +123,7 @@ fn splits(report: &Report) -> Markup {
         (charts::split_bar(&report.splits))
         div.legend {
             @for (i, split) in report.splits.iter().enumerate() {
-                span { i.dot class={ "k" (i % charts::COLOURS) } {} " " b { (split.name) } " " (count(split.rows)) span.mute { " · " (share(split.rows, report.rows.output)) } }
+                span { i class={ "dot k" (i % charts::COLOURS) } {} " " b { (split.name) } " " (count(split.rows)) span.mute { " · " (share(split.rows, report.rows.output)) } }
             }
         }
     };

@@ -6,6 +6,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::format::{count, plural};
 pub use super::leakage::{LeakExample, LeakPair, Leakage};
 pub use super::profile::{ColumnSummary, TableSummary};
 use crate::error::{Error, Result};
@@ -259,7 +260,7 @@ impl Report {
         let mut found = Vec::new();
         let mut warn = |about: &str, message: String| found.push(Warning { about: about.to_owned(), message });
         for source in self.sources.iter().filter(|source| !source.bad_shards.is_empty()) {
-            warn(&source.name, format!("{} shards could not be read and were left out", source.bad_shards.len()));
+            warn(&source.name, format!("{} unreadable, left out", plural(source.bad_shards.len() as u64, "shard")));
         }
         if self.rows.input > 0 && self.rows.output == 0 {
             warn("rows", "no row was delivered".to_owned());
@@ -275,8 +276,8 @@ impl Report {
         }
         for leakage in self.leakage.iter().filter(|leakage| leakage.leaked > 0) {
             let keys = leakage.keys.join(", ");
-            let message = format!("{} of {} values of {keys} occur in more than one split", leakage.leaked, leakage.distinct);
-            warn("leakage", format!("{message}: a test on them tells too good a story"));
+            let (leaked, distinct) = (count(leakage.leaked), plural(leakage.distinct, "value"));
+            warn("leakage", format!("{leaked} of {distinct} of {keys} in more than one split: a test on them tells too good a story"));
         }
         if let Some(label) = &self.label {
             label.warnings().into_iter().for_each(|message| warn(&label.column, message));

@@ -24,7 +24,13 @@ pub(in crate::quality) fn nulls(before: Option<&ColumnSummary>, after: Option<&C
     let text = |summary: Option<&ColumnSummary>| summary.map_or_else(|| "–".to_owned(), |s| share(s.nulls, s.count));
     let (was, is) = (text(before), text(after));
     html! {
-        span.figures { (was) @if was != is { " → " (is) } }
+        span.figures {
+            @match (before, after) {
+                (Some(_), Some(_)) if was != is => { (was) " → " (is) }
+                (None, _) => { (is) }
+                _ => { (was) }
+            }
+        }
         (bar(before, "before")) (bar(after, "after"))
     }
 }
@@ -55,22 +61,15 @@ pub(in crate::quality) fn top_values(before: Option<&ColumnSummary>, after: Opti
     }
 }
 
+/// The bar of a value in one of the two lists; nothing where it is not among that list's first.
 fn counted(list: &[TopValue], wanted: &TopValue, most: u64, of: Option<&ColumnSummary>, class: &str) -> Markup {
-    let Some(of) = of else { return html! {} };
-    let found = list.iter().find(|top| top.value == wanted.value);
-    // A value that is not listed may still occur: only an exact list can say that it does not.
-    let none =
-        if of.distinct.is_some_and(|d| d.is_exact()) && list.len() < crate::quality::profile::TOP { "0" } else { "not among the first" };
     html! {
-        div.bar {
-            div.meter { @if let Some(top) = found { i class=(class) style={ "width:" (percent(top.count, most)) "%" } {} } }
-            span.figures {
-                @match found {
-                    Some(top) => {
-                        @if top.at_most > top.count { "≥ " }
-                        (count(top.count)) span.mute { " · " (share(top.count, of.count)) }
-                    }
-                    None => { span.mute { (none) } }
+        @if let Some((top, of)) = list.iter().find(|top| top.value == wanted.value).zip(of) {
+            div.bar {
+                div.meter { i class=(class) style={ "width:" (percent(top.count, most)) "%" } {} }
+                span.figures {
+                    @if top.at_most > top.count { "≥ " }
+                    (count(top.count)) span.mute { " · " (share(top.count, of.count)) }
                 }
             }
         }
@@ -125,7 +124,7 @@ pub(in crate::quality) fn balance(label: &LabelReport, splits: &[SplitReport]) -
             tbody {
                 @for (i, value) in values.iter().enumerate() {
                     tr {
-                        td { i.dot class={ "k" (i % COLOURS) } {} " " (shown_value(&value.value)) }
+                        td { i class={ "dot k" (i % COLOURS) } {} " " (shown_value(&value.value)) }
                         @for name in &names {
                             @let all: u64 = values.iter().map(|value| rows(value, name)).sum();
                             td.num { (count(rows(value, name))) span.mute { " · " (share(rows(value, name), all)) } }

@@ -61,11 +61,11 @@ fn stage_row(stage: &StageReport, input: u64, width: &impl Fn(u64) -> f64) -> Ma
 
 fn band(river: &str, leaves: &str, joins: &str) -> Markup {
     html! {
-        svg.band viewBox={ "0 0 100 " (HEIGHT) } preserveAspectRatio="none" aria-hidden="true" {
+        div.band { svg viewBox={ "0 0 100 " (HEIGHT) } preserveAspectRatio="none" aria-hidden="true" {
             @if !leaves.is_empty() { path.drop d=(leaves) {} }
             @if !joins.is_empty() { path.add d=(joins) {} }
             path.river d=(river) {}
-        }
+        } }
     }
 }
 
@@ -103,13 +103,13 @@ fn delivered(report: &Report, width: f64) -> Markup {
     });
     let arms: Vec<(usize, f64, f64)> = arms.collect();
     html! {
-        svg.band viewBox={ "0 0 100 " (HEIGHT) } preserveAspectRatio="none" aria-hidden="true" {
+        div.band { svg viewBox={ "0 0 100 " (HEIGHT) } preserveAspectRatio="none" aria-hidden="true" {
             path.river d=(straight(width)) {}
             @if arms.len() > 1 {
                 @for (i, from, wide) in arms {
                     rect class={ "k" (i % super::COLOURS) } x=(at(from)) y=(at(HEIGHT / 2.0)) width=(at(wide)) height=(at(HEIGHT / 2.0)) {}
                 }
             }
-        }
+        } }
     }
 }

@@ -151,22 +151,20 @@ pub(in crate::quality) fn lengths(before: Option<&ColumnSummary>, after: Option<
     let of = |s: Option<&ColumnSummary>| s.and_then(|s| s.lengths.clone());
     let both: Vec<(Lengths, &str)> =
         [(of(before), "before"), (of(after), "after")].into_iter().filter_map(|(l, c)| Some((l?, c))).collect();
-    let bins = both.iter().map(|(l, _)| l.by_doubling.len()).max().unwrap_or(0);
-    let shapes: Vec<(Shape, &str)> = both
-        .iter()
-        .map(|(lengths, class)| {
-            let mut counts = lengths.by_doubling.clone();
-            counts.resize(bins, 0);
-            (counted_shape(&counts), *class)
-        })
-        .collect();
+    let used: Vec<usize> =
+        both.iter().flat_map(|(l, _)| l.by_doubling.iter().enumerate().filter(|(_, n)| **n > 0).map(|(bin, _)| bin)).collect();
+    let (Some(first), Some(last)) = (used.iter().min().copied(), used.iter().max().copied()) else { return html! {} };
+    let bins: Vec<usize> = (first..=last).collect();
+    let counts = |l: &Lengths| bins.iter().map(|bin| l.by_doubling.get(*bin).copied().unwrap_or(0)).collect::<Vec<u64>>();
+    let shapes: Vec<(Shape, &str)> = both.iter().map(|(lengths, class)| (counted_shape(&counts(lengths)), *class)).collect();
     let drawn: Vec<(&Shape, &str)> = shapes.iter().map(|(s, class)| (s, *class)).collect();
     html! {
-        @if bins > 1 {
+        // A single bin is no picture: the figures say all.
+        @if bins.len() > 1 {
             h4 { "Lengths" }
             figure {
                 svg.hist viewBox={ "0 0 " (WIDE) " 100" } preserveAspectRatio="none" role="img" aria-label="histogram of lengths" { (paths(&drawn, 100.0)) }
-                div.axis.bins { @for bin in 0..bins { span { (bin_name(bin)) } } }
+                div.axis.bins { @for bin in &bins { span { (bin_name(*bin)) } } }
             }
         }
     }

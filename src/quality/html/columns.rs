@@ -40,7 +40,7 @@ fn line(column: &ColumnReport) -> Markup {
             div.body {
                 @if let Some(note) = shown.and_then(|s| s.note.as_ref()) { p.mute { "Note: " (note) "." } }
                 div.sides {
-                    (figures(before, after))
+                    div.scroll { (figures(before, after)) }
                     div.pictures {
                         (charts::before_after(before, after))
                         (charts::lengths(before, after))
@@ -60,7 +60,7 @@ fn state(column: &ColumnReport) -> Markup {
         (Some(before), Some(after)) if before.data_type != after.data_type => ("warn", "retyped"),
         _ => return html! {},
     };
-    html! { " " span.tag class=(class) { (text) } }
+    html! { " " span class={ "tag " (class) } { (text) } }
 }
 
 fn types(before: Option<&ColumnSummary>, after: Option<&ColumnSummary>) -> String {
@@ -126,14 +126,14 @@ fn rows() -> Vec<Row> {
         ("true", Box::new(move |s| s.booleans.and_then(|b| some(b.trues, s.count)))),
         ("false", Box::new(move |s| s.booleans.and_then(|b| some(b.falses, s.count)))),
         ("mean", Box::new(|s| s.numbers.as_ref()?.mean.map(number))),
-        ("standard deviation", Box::new(|s| s.numbers.as_ref()?.std.map(number))),
+        ("std. deviation", Box::new(|s| s.numbers.as_ref()?.std.map(number))),
         ("minimum", Box::new(|s| s.numbers.as_ref()?.min.as_ref().map(value))),
         ("maximum", Box::new(|s| s.numbers.as_ref()?.max.as_ref().map(value))),
         ("shortest", Box::new(|s| Some(count(s.lengths.as_ref()?.min)))),
         ("mean length", Box::new(|s| Some(number(s.lengths.as_ref()?.mean)))),
         ("longest", Box::new(|s| Some(count(s.lengths.as_ref()?.max)))),
         ("empty", Box::new(move |s| some(s.lengths.as_ref()?.empty, s.count))),
-        ("begins or ends with white space", Box::new(move |s| some(s.padded?, s.count))),
+        ("padded with space", Box::new(move |s| some(s.padded?, s.count))),
     ]
 }
 
@@ -144,11 +144,10 @@ fn quantiles(before: Option<&ColumnSummary>, after: Option<&ColumnSummary>) -> V
     shares.sort_by(f64::total_cmp);
     shares.dedup();
     let at = |s: Option<&ColumnSummary>, p: f64| s?.numbers.as_ref()?.quantiles.iter().find(|q| q.0 == p).map(|q| value(&q.1));
-    let name = |p: f64| if p == 0.5 { "median".to_owned() } else { format!("{} % quantile", number(100.0 * p)) };
+    let name = |p: f64| if p == 0.5 { "median".to_owned() } else { format!("{} % below", number(100.0 * p)) };
     let mut rows: Vec<_> = shares.iter().map(|p| (name(*p), at(before, *p), at(after, *p))).collect();
-    let error = |s: Option<&ColumnSummary>| {
-        s?.numbers.as_ref().filter(|n| n.rank_error > 0.0).map(|n| format!("± {} % at most", number(100.0 * n.rank_error)))
-    };
-    rows.push(("rank of a quantile".to_owned(), error(before), error(after)));
+    let error =
+        |s: Option<&ColumnSummary>| s?.numbers.as_ref().filter(|n| n.rank_error > 0.0).map(|n| format!("≤ {:.2} %", 100.0 * n.rank_error));
+    rows.push(("rank error".to_owned(), error(before), error(after)));
     rows
 }

@@ -250,7 +250,7 @@ impl Column {
         match self.class {
             Class::Other => Some("values of this type are counted, not looked into".to_owned()),
             Class::List => Some("elements are counted, not looked into".to_owned()),
-            _ if self.tally.given_up() => Some("nearly all values differ: no frequent ones".to_owned()),
+            _ if self.tally.given_up() => Some("no value stands out, so that frequent ones were not followed".to_owned()),
             _ => None,
         }
     }

@@ -48,17 +48,43 @@ fn edges(class: Class, from: f64, to: f64) -> Vec<f64> {
     let (from, to) = if whole { (from.floor(), to.ceil()) } else { (from, to) };
     let raw = (to / BINS - from / BINS).max(if whole { 1.0 } else { 0.0 });
     if raw > 0.0 && to > from {
-        let step = if class.has_moments() { rounded_up(raw, whole) } else { raw.ceil() };
-        let start = if class.has_moments() { (from / step).floor() * step } else { from };
+        let (step, start) =
+            if class.has_moments() { (Step::above(raw, whole), 0.0) } else { (Step { factor: raw.ceil(), power: 0 }, from) };
+        let first = ((from - start) / step.width()).floor();
         // Among whole numbers a bin is `step` numbers wide, the last one too; else a value on the last edge belongs to the last bin.
-        let span = (to - start) / step;
-        let bins = if whole { span.floor() + 1.0 } else { span.ceil() };
-        let edges: Vec<f64> = (0..=bins.clamp(1.0, 4.0 * BINS) as usize).map(|i| start + i as f64 * step).collect();
+        let span = (to - start) / step.width();
+        let last = if whole { span.floor() + 1.0 } else { span.ceil() };
+        let bins = (last - first).clamp(1.0, 4.0 * BINS) as usize;
+        let edges: Vec<f64> = (0..=bins).map(|i| start + step.times(first + i as f64)).collect();
         if edges.windows(2).all(|w| w[0] < w[1] && w[1].is_finite()) && edges[0] <= from && edges.last().is_some_and(|e| *e >= to) {
             return edges;
         }
     }
     one_bin(from, to, whole)
+}
+
+/// A bin's width: `factor · 10^power`, kept apart so that multiples of 0.1 come out as 0.3, not 0.30000000000000004.
+#[derive(Clone, Copy)]
+struct Step {
+    factor: f64,
+    power: i32,
+}
+
+impl Step {
+    /// The next of 1, 2, 2.5, 5, 10 … that is no smaller, for whole numbers the next whole one.
+    fn above(raw: f64, whole: bool) -> Self {
+        let power = raw.log10().floor() as i32;
+        let fits = |step: &Self| step.width() >= raw * 0.999_999 && (!whole || step.width().fract() == 0.0);
+        [1.0, 2.0, 2.5, 5.0].into_iter().map(|factor| Self { factor, power }).find(fits).unwrap_or(Self { factor: 1.0, power: power + 1 })
+    }
+
+    fn width(self) -> f64 {
+        self.times(1.0)
+    }
+
+    fn times(self, n: f64) -> f64 {
+        if self.power < 0 { n * self.factor / 10f64.powi(-self.power) } else { n * self.factor * 10f64.powi(self.power) }
+    }
 }
 
 /// For a single value, and for numbers so large or so near each other that more edges could not be told apart.
@@ -74,17 +100,6 @@ fn one_bin(from: f64, to: f64, whole: bool) -> Vec<f64> {
     } else {
         vec![from, from.next_up()]
     }
-}
-
-/// The next of 1, 2, 5, 10 … (for whole numbers from 1).
-fn rounded_up(raw: f64, whole: bool) -> f64 {
-    let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
-        .into_iter()
-        .map(|m| m * power)
-        .find(|step| *step >= raw * 0.999_999 && (!whole || step.fract() == 0.0))
-        .unwrap_or(10.0 * power);
-    if whole { step.max(1.0) } else { step }
 }
 
 #[cfg(test)]

@@ -5,10 +5,26 @@ use serde::{Deserialize, Serialize};
 /// Sums are folded block by block with the update of Chan, Golub and LeVeque (1979), which stays exact where a naive sum of squares cancels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Moments {
+    #[serde(with = "bits")]
     count: f64,
+    #[serde(with = "bits")]
     mean: f64,
     /// Sum of squared differences from the mean.
+    #[serde(with = "bits")]
     m2: f64,
+}
+
+/// Floats are stored as their bits: JSON's decimals may come back a last place off, and a profile must go on as if it had never been put away.
+mod bits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        value.to_bits().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        u64::deserialize(from).map(f64::from_bits)
+    }
 }
 
 impl Moments {

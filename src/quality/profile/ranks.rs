@@ -141,6 +141,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn every_rank_lies_within_the_bound(values in prop::collection::vec(0u64..100_000, 1..20_000), cut in 0usize..20_000) {
             let cut = cut.min(values.len());
