@@ -109,9 +109,9 @@ pub fn evaluate(batch: &RecordBatch, exprs: &[Expr]) -> Result<Vec<ArrayRef>> {
 pub fn infer(schema: &Schema, exprs: &[(String, Expr)]) -> Result<Vec<Field>> {
     let alone: Vec<Expr> = exprs.iter().map(|(_, e)| e.clone()).collect();
     let program = Program::new(schema, &alone)?;
-    let nullable = schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
-    let nulls = schema.fields().iter().map(|f| new_null_array(f.data_type(), 1)).collect();
-    program.run(&RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), nulls, &one_row())?)?;
+    let fields = program.reads.iter().map(|r| Field::new(&r.name, r.carried.clone(), true)).collect::<Vec<_>>();
+    let nulls = program.reads.iter().map(|r| new_null_array(&r.carried, 1)).collect();
+    program.run(&RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), nulls, &one_row())?)?;
     Ok(exprs.iter().zip(program.types()).map(|((name, _), t)| Field::new(name, t.clone(), true)).collect())
 }
 

@@ -21,8 +21,8 @@ Makes columns out of expressions, each a name and a Polars SQL expression. They 
 name that is already there is replaced in its place, a new one comes last.
 
 A value may depend on its own row alone: aggregates, windows and subqueries are refused, because they need all rows (see `sql`). Names with
-spaces or capitals go in double quotes, text in single quotes. `/` between integers gives a float; a null operand gives null. Parts of a
-timestamp with a zone are taken in UTC.
+spaces or capitals go in double quotes, text in single quotes. `/` between integers gives a float; a null operand gives null. A `CAST` that
+fails stops the run, `TRY_CAST` gives null instead. Parts of a timestamp with a zone are taken in UTC.
 
 ```yaml
 stages:
@@ -129,7 +129,7 @@ fn quiet<T>(f: impl FnOnce() -> T) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stages::column_testing::{batch, lower, mistakes, run, stage};
+    use crate::stages::testing::{batch, lower, mistakes, run, stage};
     use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray};
     use arrow::datatypes::{Float64Type, Int64Type};
     use serde_json::{Value, json};

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array,
+};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use polars::prelude::Expr;
@@ -120,7 +122,11 @@ pub fn first_true(conditions: &[ArrayRef], rows: usize) -> Result<UInt32Array> {
     let mut codes: Vec<Option<u32>> = vec![None; rows];
     for (code, condition) in (0u32..).zip(conditions) {
         let held = condition.as_boolean_opt().ok_or_else(|| Error::internal("a condition does not give true or false"))?;
-        for row in arrow::compute::prep_null_mask_filter(held).values().set_indices() {
+        let held = match held.nulls() {
+            Some(nulls) => held.values() & nulls.inner(),
+            None => held.values().clone(),
+        };
+        for row in held.set_indices() {
             codes[row].get_or_insert(code);
         }
     }
@@ -156,6 +162,11 @@ pub fn saturated(value: f64, t: &DataType) -> Result<ArrayRef> {
         DataType::UInt16 => Arc::new(arrow::array::UInt16Array::from(vec![value as u16])),
         DataType::UInt32 => Arc::new(arrow::array::UInt32Array::from(vec![value as u32])),
         DataType::UInt64 => Arc::new(UInt64Array::from(vec![value as u64])),
+        DataType::Decimal128(precision, scale) => {
+            let end = 10i128.pow(u32::from(*precision)) - 1;
+            let units = ((value * 10f64.powi(i32::from(*scale))).round() as i128).clamp(-end, end);
+            Arc::new(Decimal128Array::from(vec![units]).with_precision_and_scale(*precision, *scale)?)
+        }
         other => {
             let float: ArrayRef = Arc::new(Float64Array::from(vec![value]));
             return strict(&float, other).map_err(|_| Error::input(format!("{value} does not fit into the type {other}")));
@@ -236,6 +247,33 @@ mod tests {
             Arc::new(arrow::array::BooleanArray::from(vec![Some(true), None, Some(true), Some(false)])),
         ];
         assert_eq!(first_true(&conditions, 4).unwrap(), UInt32Array::from(vec![Some(1), None, Some(0), None]));
+    }
+
+    /// The columns of `flights`, which the examples name.
+    fn flights() -> SchemaRef {
+        let field = |(name, t): (&&str, DataType)| Field::new(*name, t, true);
+        let ints = ["year", "month", "day", "flight", "hour"].iter().map(|n| (n, DataType::Int64));
+        let floats = ["dep_delay", "arr_delay", "air_time", "distance"].iter().map(|n| (n, DataType::Float64));
+        let texts = ["carrier", "tailnum", "origin", "dest"].iter().map(|n| (n, DataType::Utf8View));
+        Arc::new(arrow::datatypes::Schema::new(ints.chain(floats).chain(texts).map(field).collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn every_documented_example_lowers() {
+        let mut seen = BTreeSet::new();
+        for name in ["select", "rename", "cast", "derive", "clean", "normalize", "encode"] {
+            let page = crate::stages::find(name).unwrap().page;
+            let yaml = page.split("```yaml").nth(1).unwrap().split("```").next().unwrap();
+            let example: Value = serde_saphyr::from_str(yaml).unwrap();
+            for entry in example["stages"].as_array().unwrap() {
+                let (stage, options) = entry.as_object().unwrap().iter().next().unwrap();
+                let Some(def) = crate::stages::find(stage) else { continue };
+                let parsed = (def.parse)(options.clone()).unwrap_or_else(|m| panic!("{name}: {m:?}"));
+                crate::stages::testing::lower(parsed.as_ref(), &flights()).unwrap_or_else(|m| panic!("{name}: {m:?}"));
+                seen.insert(stage.clone());
+            }
+        }
+        assert!(seen.len() >= 7, "{seen:?}");
     }
 
     #[test]

@@ -123,11 +123,13 @@ fn clipping_keeps_the_type() {
     let same: ArrayRef = Arc::new(Int8Array::from(vec![Some(-2), Some(3), None, Some(9)]));
     assert_eq!(&clipped(&ints, -2.5, 9.5), &same, "whole limits inside");
     assert_eq!(&clipped(&ints, -1000.0, 1000.0), &ints);
-    let none_inside: ArrayRef = Arc::new(Int8Array::from(vec![Some(2), Some(2), None, Some(3)]));
+    let none_inside: ArrayRef = Arc::new(Int8Array::from(vec![Some(2), Some(3), None, Some(3)]));
     assert_eq!(&clipped(&ints, 2.4, 2.6), &none_inside, "the nearest where none lies inside");
     let decimals = Decimal128Array::from(vec![Some(-100), Some(150), None]).with_precision_and_scale(10, 2).unwrap();
     let expected: ArrayRef = Arc::new(Decimal128Array::from(vec![Some(25), Some(125), None]).with_precision_and_scale(10, 2).unwrap());
     assert_eq!(&clipped(&(Arc::new(decimals) as ArrayRef), 0.25, 1.25), &expected);
+    let narrow: ArrayRef = Arc::new(Decimal128Array::from(vec![Some(-999), Some(5)]).with_precision_and_scale(3, 2).unwrap());
+    assert_eq!(&clipped(&narrow, -50.0, 50.0), &narrow, "limits beyond the type");
     let f32s: ArrayRef = Arc::new(Float32Array::from(vec![0.5, f32::NAN, f32::INFINITY]));
     let made = clipped(&f32s, 1.0, 2.0);
     let made = made.as_primitive::<arrow::datatypes::Float32Type>();

@@ -89,7 +89,6 @@ pub fn lower(options: &TextOptions, lowering: &mut Lowering<'_>) {
     let tidy = Tidy::new(options);
     lowering.replace(&columns, Vec::new(), move |_| {
         let tidied = |name: &String| {
-            let tidy = tidy;
             column(name).map_with_fmt_str(move |c| tidy.column(&c), |_, f| Ok(PlField::new(f.name().clone(), Pl::String)), "tidy_text")
         };
         Ok(texts.iter().map(tidied).collect())
