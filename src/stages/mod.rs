@@ -8,13 +8,17 @@ pub mod concat;
 pub mod cuts;
 pub mod dedup;
 pub mod filter;
+#[cfg(test)]
+mod flights_tests;
 pub mod functions;
+pub mod join;
 pub mod kernel;
 pub mod keys;
 pub mod query;
 pub mod sample;
 pub mod shuffle;
 pub mod split;
+pub mod sql;
 pub mod step;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -131,9 +135,11 @@ fn parse<T: Stage + DeserializeOwned + 'static>(options: serde_json::Value) -> R
 pub static REGISTRY: &[StageDef] = &[
     def::<filter::Filter>("filter", "keep the rows for which a predicate is true", filter::PAGE),
     def::<concat::Concat>("concat", "add the rows of another source", concat::PAGE),
+    def::<join::Join>("join", "bring columns of another source by key, or keep rows by whether they match", join::PAGE),
     def::<dedup::Dedup>("dedup", "keep one row of those that are equal", dedup::PAGE),
     def::<sample::Sample>("sample", "keep some of the rows, chosen by hash", sample::PAGE),
     def::<shuffle::Shuffle>("shuffle", "put all rows in a random order on disk", shuffle::PAGE),
+    def::<sql::Sql>("sql", "make new rows by a query over the rows and the side inputs", sql::PAGE),
     def::<split::Split>("split", "send every row to train, validation, test or another part", split::PAGE),
     def::<balance::Balance>("balance", "bring the classes of a label into better proportion", balance::PAGE),
 ];
