@@ -1,6 +1,5 @@
 //! `filter`: rows for which a predicate is true stay.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
@@ -11,8 +10,6 @@ use datafusion::logical_expr::ExprSchemable;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::{Expr, SessionContext};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::keys::shortened;
@@ -44,25 +41,7 @@ const SHOWN: usize = 60;
 #[derive(Debug, Clone)]
 pub struct Filter {
     predicate: String,
-    at: &'static str,
-}
-
-/// Keeps the rows for which a predicate is true: the predicate itself, or a map with it.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[allow(dead_code, reason = "describes what the hand-written reader takes")]
-enum FilterSchema {
-    /// SQL over the columns that reach the stage; rows for which it is true stay.
-    Text(String),
-    /// The same, with a key.
-    Map(FilterMap),
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct FilterMap {
-    /// SQL over the columns that reach the stage; rows for which it is true stay.
-    r#where: String,
+    at: String,
 }
 
 impl JsonSchema for Filter {
@@ -70,35 +49,22 @@ impl JsonSchema for Filter {
         "Filter".into()
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        FilterSchema::json_schema(generator)
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        query::text_schema("where", "SQL over the columns that reach the stage: rows for which it is true stay.")
     }
 }
 
 impl<'de> Deserialize<'de> for Filter {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrMap;
-        impl<'de> Visitor<'de> for TextOrMap {
-            type Value = Filter;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a predicate such as \"distance > 0\", or { where: … }")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Filter, E> {
-                Ok(Filter { predicate: text.to_owned(), at: "" })
-            }
-            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Filter, M::Error> {
-                let map = FilterMap::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Filter { predicate: map.r#where, at: "/where" })
-            }
-        }
-        deserializer.deserialize_any(TextOrMap)
+        let (predicate, at) = query::read_text(deserializer, "where", "distance > 0")?;
+        Ok(Self { predicate, at })
     }
 }
 
 impl Stage for Filter {
     fn lower(&self, cx: &StageContext<'_>) -> Result<Vec<Step>, Vec<Mistake>> {
-        let session = query::own_session(cx.session.state(), |_| {});
-        let expr = plan(&self.predicate, self.at, cx.schema, &session).map_err(|m| vec![m])?;
+        let session = query::own_session(cx.session.state(), |config| config);
+        let expr = plan(&self.predicate, &self.at, cx.schema, &session).map_err(|m| vec![m])?;
         let mut reads: Vec<String> = expr.column_refs().into_iter().map(|c| c.name.clone()).collect();
         reads.sort_unstable();
         let shown = shortened(&self.predicate, SHOWN);
@@ -241,7 +207,7 @@ mod tests {
         assert!(of("_row > 5").contains("no column `_row`"));
         assert!(of(" ").contains("empty"));
         assert!(bench.mistakes("filter", json!({"were": "x"}))[0].contains("unknown field `were`"));
-        assert!(bench.mistakes("filter", json!(3))[0].contains("a predicate such as"));
+        assert!(bench.mistakes("filter", json!(3))[0].contains("a text such as"));
     }
 
     #[test]

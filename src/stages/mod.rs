@@ -8,10 +8,12 @@ pub mod balance;
 pub mod concat;
 pub mod dedup;
 pub mod filter;
+pub mod join;
 pub mod near_dedup;
 pub mod sample;
 pub mod shuffle;
 pub mod split;
+pub mod sql;
 
 // column stages
 pub mod cast;
@@ -33,6 +35,8 @@ pub mod step;
 
 #[cfg(test)]
 pub(crate) mod column_testing;
+#[cfg(test)]
+mod flights_tests;
 #[cfg(test)]
 pub(crate) mod golden;
 #[cfg(test)]
@@ -150,12 +154,14 @@ fn parse<T: Stage + DeserializeOwned + 'static>(options: serde_json::Value) -> R
 pub static REGISTRY: &[StageDef] = &[
     // rows
     def::<concat::Concat>("concat", "add the rows of another source", concat::PAGE),
+    def::<join::Join>("join", "bring columns of another source to the rows, or keep those that match", join::PAGE),
     def::<filter::Filter>("filter", "keep the rows for which a predicate is true", filter::PAGE),
     def::<dedup::Dedup>("dedup", "keep one row of those that are equal", dedup::PAGE),
     def::<near_dedup::NearDedup>("near_dedup", "of texts that are nearly the same, keep one", near_dedup::PAGE),
     def::<sample::Sample>("sample", "keep some of the rows, chosen by hash", sample::PAGE),
     def::<split::Split>("split", "send every row to train, validation, test or another part", split::PAGE),
     def::<balance::Balance>("balance", "bring the classes of a label into better proportion", balance::PAGE),
+    def::<sql::Sql>("sql", "make new rows by a query", sql::PAGE),
     def::<shuffle::Shuffle>("shuffle", "put all rows in a random order on disk", shuffle::PAGE),
     // columns
     def::<select::Select>("select", "keep or drop columns", select::PAGE),

@@ -1,23 +1,70 @@
 //! SQL in specs, for `filter` and `sql`: a session to plan in, mistakes with the nearest name, and no functions that change from run to run.
 
+use std::fmt;
 use std::sync::Arc;
 
 use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::Volatility;
-use datafusion::prelude::{Expr, SessionContext};
+use datafusion::prelude::{Expr, SessionConfig, SessionContext};
+
+use serde::Deserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
 
 use crate::error::{Mistake, nearest};
 
+/// Reads an option that is a text, or a map with the text under one key: the text, and where in the options it stands.
+///
+/// # Errors
+/// It is neither; or the map has another key.
+pub fn read_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    key: &'static str,
+    example: &'static str,
+) -> Result<(String, String), D::Error> {
+    struct TextOrMap(&'static str, &'static str);
+    impl<'de> Visitor<'de> for TextOrMap {
+        type Value = (String, String);
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a text such as \"{}\", or {{ {}: … }}", self.1, self.0)
+        }
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok((text.to_owned(), String::new()))
+        }
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut text = None;
+            while let Some(key) = map.next_key::<String>()? {
+                if key != self.0 {
+                    return Err(M::Error::custom(format!("unknown field `{key}`, expected `{}`", self.0)));
+                }
+                text = Some(map.next_value()?);
+            }
+            let text = text.ok_or_else(|| M::Error::missing_field(self.0))?;
+            Ok((text, format!("/{}", self.0)))
+        }
+    }
+    deserializer.deserialize_any(TextOrMap(key, example))
+}
+
+/// The JSON Schema of [`read_text`].
+pub fn text_schema(key: &'static str, what: &str) -> schemars::Schema {
+    schemars::json_schema!({
+        "description": what,
+        "anyOf": [
+            { "type": "string", "description": what },
+            { "type": "object", "properties": { (key): { "type": "string", "description": what } }, "required": [key], "additionalProperties": false },
+        ]
+    })
+}
+
 /// A session with the functions, memory and settings of another and a catalog of its own, in which column names mean what is written:
 /// `depDelay` is not `depdelay`.
-pub fn own_session(state: SessionState, configure: impl FnOnce(&mut datafusion::config::ConfigOptions)) -> SessionContext {
+pub fn own_session(state: SessionState, configure: impl FnOnce(SessionConfig) -> SessionConfig) -> SessionContext {
     let mut config = state.config().clone();
     config.options_mut().sql_parser.enable_ident_normalization = false;
     config.options_mut().sql_parser.parse_float_as_decimal = false;
-    configure(config.options_mut());
-    let config = config.with_create_default_catalog_and_schema(true).with_information_schema(false);
+    let config = configure(config).with_create_default_catalog_and_schema(true).with_information_schema(false);
     let builder = SessionStateBuilder::new_from_existing(state).with_catalog_list(Arc::new(MemoryCatalogProviderList::new()));
     SessionContext::new_with_state(builder.with_config(config).build())
 }
