@@ -73,9 +73,8 @@ pub fn whole(hash: u64) -> u64 {
 fn minima(lanes: &Lanes, shingles: &[u32]) -> [i32; LANES] {
     let mut least = [i32::MAX; LANES];
     for shingle in shingles {
-        for lane in 0..LANES {
-            let hash = (*shingle as i32).wrapping_mul(lanes.multiply[lane]).wrapping_add(lanes.add[lane]);
-            least[lane] = least[lane].min(hash);
+        for ((least, multiply), add) in least.iter_mut().zip(&lanes.multiply).zip(&lanes.add) {
+            *least = (*least).min((*shingle as i32).wrapping_mul(*multiply).wrapping_add(*add));
         }
     }
     least

@@ -51,7 +51,7 @@ impl Outcome {
         match keep {
             Keep::First => {}
             // Rows ascend, so the last one that is written is the last one there is.
-            Keep::Last => outcome.winners = outcome.followers().map(|(root, row)| (root, row)).collect(),
+            Keep::Last => outcome.winners = outcome.followers().collect(),
             Keep::Longest => outcome.rank(all, unicode::expr_fn::character_length(text), true).await?,
             Keep::Highest(column) => outcome.rank(all, ident(column), true).await?,
             Keep::Lowest(column) => outcome.rank(all, ident(column), false).await?,
