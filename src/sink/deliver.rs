@@ -24,6 +24,7 @@ use crate::engine::rows::{Live, identify, note_damage, open_at};
 use crate::engine::verdict::UnitState;
 use crate::error::{Error, Result};
 use crate::plan::prefix::Prefix;
+use crate::quality::profile::TableProfile;
 use crate::source::{Unit, UnitReader};
 use crate::spec::pipeline::{Profile, SinkSpec};
 use crate::stages::step::SPLIT;
@@ -61,6 +62,9 @@ pub struct Delivered {
     pub shards: Vec<Shard>,
     /// Its rejected rows, where they are kept.
     pub quarantine: Vec<QuarantineShard>,
+    /// What its rows look like, where that is asked for. It lies beside the record, in a denser form.
+    #[serde(skip)]
+    pub profile: Option<TableProfile>,
 }
 
 /// Everything a group's tasks share.
@@ -124,7 +128,7 @@ impl Job {
         let keys: Vec<String> = units.iter().map(|u| self.d.live.units[*u as usize].key()).collect();
         let seal = hash_json(&serde_json::json!([self.d.seal, keys]));
         let record = self.d.staging.child(&format!("{}.json", &seal[..16]));
-        if let Some(done) = self.taken_up(&record).await? {
+        if let Some(done) = self.taken_up(&record, &seal).await? {
             let rows = units.iter().map(|u| u64::from(self.d.live.units[*u as usize].rows)).sum();
             self.d.live.progress.add(rows, 0);
             return Ok(done);
@@ -134,15 +138,27 @@ impl Job {
         let written = self.write(&seal, receive).await;
         // The reader's error is the cause where both fail: its end closes the channel.
         let quarantine = reader.await??;
-        let delivered = Delivered { shards: written?, quarantine };
+        let (shards, profile) = written?;
+        if let Some(profile) = &profile {
+            self.profile_of(&seal).write(postcard::to_stdvec(profile)?).await?;
+        }
+        let delivered = Delivered { shards, quarantine, profile };
         record.write(serde_json::to_vec(&delivered)?).await?;
         Ok(delivered)
     }
 
+    fn profile_of(&self, seal: &str) -> Location {
+        self.d.staging.child(&format!("{}.profile", &seal[..16]))
+    }
+
     /// A group's record of an earlier run, if all its files are still there.
-    async fn taken_up(&self, record: &Location) -> Result<Option<Delivered>> {
+    async fn taken_up(&self, record: &Location, seal: &str) -> Result<Option<Delivered>> {
         let Some(bytes) = record.read().await? else { return Ok(None) };
-        let Ok(done) = serde_json::from_slice::<Delivered>(&bytes) else { return Ok(None) };
+        let Ok(mut done) = serde_json::from_slice::<Delivered>(&bytes) else { return Ok(None) };
+        if self.d.profile != Profile::Off {
+            let Some(bytes) = self.profile_of(seal).read().await? else { return Ok(None) };
+            done.profile = Some(postcard::from_bytes(&bytes)?);
+        }
         for (path, size) in done.shards.iter().map(|s| (&s.path, Some(s.bytes))).chain(done.quarantine.iter().map(|q| (&q.path, None))) {
             match self.d.root.child(path).head().await? {
                 Some(meta) if size.is_none_or(|s| s == meta.size) => {}
@@ -184,9 +200,14 @@ impl Job {
         }
     }
 
-    async fn write(&self, seal: &str, mut batches: mpsc::Receiver<RecordBatch>) -> Result<Vec<Shard>> {
+    async fn write(&self, seal: &str, mut batches: mpsc::Receiver<RecordBatch>) -> Result<(Vec<Shard>, Option<TableProfile>)> {
+        let mut profile = (self.d.profile != Profile::Off).then(|| TableProfile::new(&self.d.output));
+        let mut sampler = Sampler::new(self.d.profile);
         let mut splits: Vec<SplitWriter> = self.d.splits.iter().map(|name| SplitWriter::new(name)).collect();
         while let Some(batch) = batches.recv().await {
+            if let Some(profile) = &mut profile {
+                sampler.pick(&batch).iter().try_for_each(|part| profile.update(part))?;
+            }
             for (code, part) in by_split(batch, splits.len())? {
                 splits[code].write(self, seal, part).await?;
             }
@@ -196,7 +217,39 @@ impl Job {
             split.roll(self).await?;
             shards.append(&mut split.done);
         }
-        Ok(shards)
+        Ok((shards, profile))
+    }
+}
+
+/// Rows of every block of sixteen that a sampled profile looks at.
+const SAMPLED: usize = 8192;
+
+/// Picks the rows that are profiled: all, or the first block of every sixteen, counted from the beginning wherever batches are cut.
+pub struct Sampler {
+    profile: Profile,
+    seen: usize,
+}
+
+impl Sampler {
+    /// A sampler at the beginning.
+    pub fn new(profile: Profile) -> Self {
+        Self { profile, seen: 0 }
+    }
+
+    /// The parts of the next batch that are picked.
+    pub fn pick(&mut self, batch: &RecordBatch) -> Vec<RecordBatch> {
+        let (begin, end) = (self.seen, self.seen + batch.num_rows());
+        self.seen = end;
+        match self.profile {
+            Profile::Off => Vec::new(),
+            Profile::Full => vec![batch.clone()],
+            Profile::Sample => {
+                let period = SAMPLED * 16;
+                let blocks = (begin / period..=end / period).map(|k| (k * period, k * period + SAMPLED));
+                let parts = blocks.map(|(from, to)| (from.max(begin), to.min(end))).filter(|(from, to)| from < to);
+                parts.map(|(from, to)| batch.slice(from - begin, to - from)).collect()
+            }
+        }
     }
 }
 
