@@ -130,7 +130,7 @@ fn quiet<T>(f: impl FnOnce() -> T) -> Option<T> {
 mod tests {
     use super::*;
     use crate::stages::testing::{batch, lower, mistakes, run, stage};
-    use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray};
+    use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray};
     use arrow::datatypes::{Float64Type, Int64Type};
     use serde_json::{Value, json};
 

@@ -260,6 +260,7 @@ mod tests {
 
     #[test]
     fn every_documented_example_lowers() {
+        let (sides, session, splits) = (Default::default(), datafusion::prelude::SessionContext::new(), ["train".to_owned()]);
         let mut seen = BTreeSet::new();
         for name in ["select", "rename", "cast", "derive", "clean", "normalize", "encode"] {
             let page = crate::stages::find(name).unwrap().page;
@@ -267,9 +268,10 @@ mod tests {
             let example: Value = serde_saphyr::from_str(yaml).unwrap();
             for entry in example["stages"].as_array().unwrap() {
                 let (stage, options) = entry.as_object().unwrap().iter().next().unwrap();
-                let Some(def) = crate::stages::find(stage) else { continue };
+                let Some(def) = crate::stages::find(stage).filter(|_| stage != "split") else { continue };
                 let parsed = (def.parse)(options.clone()).unwrap_or_else(|m| panic!("{name}: {m:?}"));
-                crate::stages::testing::lower(parsed.as_ref(), &flights()).unwrap_or_else(|m| panic!("{name}: {m:?}"));
+                let cx = StageContext { schema: &flights(), splits: Some(&splits), sides: &sides, label: name, seed: 7, session: &session };
+                parsed.lower(&cx).unwrap_or_else(|m| panic!("{name}: {m:?}"));
                 seen.insert(stage.clone());
             }
         }
