@@ -74,11 +74,13 @@ fn spark_shape(summary: Option<&ColumnSummary>) -> Option<Shape> {
     if let Some(flags) = summary.booleans {
         return Some(counted_shape(&[flags.falses, flags.trues]));
     }
-    // Text: few values are better known by their counts, many by their lengths.
-    if !summary.top.is_empty() && summary.distinct.is_some_and(|d| d.estimate <= 50) {
+    // Text is known by its frequent values where there are such, else by its lengths; a single length is no picture.
+    if !summary.top.is_empty() {
         return Some(counted_shape(&summary.top.iter().map(|top| top.count).collect::<Vec<_>>()));
     }
-    summary.lengths.as_ref().map(|lengths| counted_shape(&lengths.by_doubling))
+    let lengths = &summary.lengths.as_ref()?.by_doubling;
+    let first = lengths.iter().position(|n| *n > 0)?;
+    (first + 1 < lengths.len()).then(|| counted_shape(&lengths[first..]))
 }
 
 fn counted_shape(counts: &[u64]) -> Shape {

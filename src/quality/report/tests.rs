@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::*;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Schema};
-use datafusion::prelude::{ParquetReadOptions, SessionContext};
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 
 use super::*;
 use crate::quality::leakage::leakage;
@@ -151,7 +151,8 @@ const CLEANED: &str = "
 
 /// Real flights, before and after a few steps, as a run of the engine would report them.
 async fn flights(folder: &std::path::Path) -> Result<Report> {
-    let session = SessionContext::new();
+    // One partition: rows come in their order, on which sketches depend.
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     session.register_parquet("flights", &format!("{}/flights", folder.display()), ParquetReadOptions::default()).await?;
     let of = async |sql: &str| -> Result<(TableSummary, Vec<RecordBatch>)> {
         let frame = session.sql(sql).await?;
