@@ -1,9 +1,11 @@
-//! The feed's kernels: finding rows by position, and gathering them into a matrix.
+//! The feed's kernels: finding rows by position, casting columns to rows, gathering rows into a batch.
+
+#![allow(missing_docs, clippy::expect_used)] // criterion makes a public function; a bench may stop
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use feedline::feed::collate::gather_matrix;
+use feedline::feed::collate::{Element, FixedRows, gather};
 use feedline::feed::decode::Numbers;
 use feedline::feed::order::{Key, Order, RowGroup, RowRef};
 use feedline::spec::pipeline::Shuffle;
@@ -34,33 +36,30 @@ fn locate(c: &mut Criterion) {
     group.finish();
 }
 
-fn gather(c: &mut Criterion) {
+fn rows<U: Element + bytemuck::Pod>(c: &mut Criterion, name: &str) {
     let order = order();
-    let mut rows = Vec::new();
-    order.locate_all(0, 1000..1000 + BATCH as u64, &mut rows);
-    let column = |i: u32| -> Numbers {
-        let values = (0..GROUP_ROWS).map(|r| f64::from(r + i));
-        if i % 2 == 0 {
-            Numbers::F64(values.collect::<Vec<_>>().into())
-        } else {
-            Numbers::F32(values.map(|v| v as f32).collect::<Vec<_>>().into())
-        }
-    };
+    let mut picked = Vec::new();
+    order.locate_all(0, 1000..1000 + BATCH as u64, &mut picked);
     for cols in [8u32, 64] {
-        let columns: Vec<Vec<Numbers>> = (0..cols).map(|c| (0..GROUPS).map(|g| column(c + g * cols)).collect()).collect();
-        let refs: Vec<Vec<&Numbers>> = columns.iter().map(|c| c.iter().collect()).collect();
-        let cells = BATCH * cols as usize;
-        let mut group = c.benchmark_group(format!("gather {cols} columns"));
-        group.throughput(Throughput::Elements(cells as u64));
-        let mut out = vec![0f32; cells];
-        group.bench_function("f32", |b| b.iter(|| gather_matrix(&refs, &rows, black_box(&mut out))));
-        let mut out = vec![f16::ZERO; cells];
-        group.bench_function("f16", |b| b.iter(|| gather_matrix(&refs, &rows, black_box(&mut out))));
-        let mut out = vec![bf16::ZERO; cells];
-        group.bench_function("bf16", |b| b.iter(|| gather_matrix(&refs, &rows, black_box(&mut out))));
+        let column = |c: u32| Numbers::F64((0..GROUP_ROWS).map(|r| f64::from(r + c)).collect::<Vec<_>>().into());
+        let columns: Vec<Numbers> = (0..cols).map(column).collect();
+        let mut group = c.benchmark_group(format!("{cols} columns of f64 to {name}"));
+        group.throughput(Throughput::Elements(u64::from(GROUP_ROWS * cols)));
+        group.bench_function("to rows", |b| b.iter(|| FixedRows::new::<U>(black_box(&columns), GROUP_ROWS as usize)));
+        let groups: Vec<FixedRows> = (0..GROUPS).map(|_| FixedRows::new::<U>(&columns, GROUP_ROWS as usize)).collect();
+        let groups: Vec<&FixedRows> = groups.iter().collect();
+        let mut out = vec![0u8; BATCH * groups[0].width()];
+        group.throughput(Throughput::Bytes(out.len() as u64));
+        group.bench_function("gather", |b| b.iter(|| gather(&groups, &picked, black_box(&mut out))));
         group.finish();
     }
 }
 
-criterion_group!(benches, locate, gather);
+fn all_rows(c: &mut Criterion) {
+    rows::<f32>(c, "f32");
+    rows::<f16>(c, "f16");
+    rows::<bf16>(c, "bf16");
+}
+
+criterion_group!(benches, locate, all_rows);
 criterion_main!(benches);

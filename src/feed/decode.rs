@@ -9,8 +9,9 @@ use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema, SchemaRef,
     UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use half::f16;
+use half::{bf16, f16};
 
+use super::collate::FixedRows;
 use super::columns::{Columns, is_fractional};
 use crate::error::{Error, Result};
 use crate::spec::pipeline::Dtype;
@@ -64,8 +65,10 @@ impl Lists {
 /// A decoded row group: what the feed asked for of it.
 #[derive(Debug, Default)]
 pub(super) struct Decoded {
-    pub features: Vec<Numbers>,
-    pub label: Option<Numbers>,
+    /// The features as rows of the matrix's number type; of no width where there are none.
+    pub features: FixedRows,
+    /// The label as rows of one `f32` or `i64`; of no width where there is none.
+    pub label: FixedRows,
     pub tokens: Option<Lists>,
     pub others: Option<RecordBatch>,
     /// Bytes that it holds in memory.
@@ -80,24 +83,30 @@ pub(super) fn take_apart(columns: &Columns, dtype: Dtype, batch: &RecordBatch) -
         })
     };
     let mut out = Decoded::default();
+    let rows = batch.num_rows();
+    let mut features = Vec::with_capacity(columns.features.len());
     for name in &columns.features {
         let numbers = numbers(name, column(name)?)?;
         if dtype == Dtype::F16 {
             fits_f16(name, &numbers)?;
         }
-        out.bytes += numbers.bytes();
-        out.features.push(numbers);
+        features.push(numbers);
     }
+    out.features = match dtype {
+        Dtype::F32 => FixedRows::new::<f32>(&features, rows),
+        Dtype::F16 => FixedRows::new::<f16>(&features, rows),
+        Dtype::Bf16 => FixedRows::new::<bf16>(&features, rows),
+    };
     if let Some(label) = &columns.label {
         let array = column(&label.name)?;
         if is_fractional(array.data_type()) != label.fractional {
             return Err(Error::input(format!("the label `{}` is {} in this shard, unlike in the first", label.name, array.data_type()))
                 .hint("all shards of a version have one schema: run `feedline verify`"));
         }
-        let numbers = numbers(&label.name, array)?;
-        out.bytes += numbers.bytes();
-        out.label = Some(numbers);
+        let numbers = [numbers(&label.name, array)?];
+        out.label = if label.fractional { FixedRows::new::<f32>(&numbers, rows) } else { FixedRows::new::<i64>(&numbers, rows) };
     }
+    out.bytes = out.features.bytes() + out.label.bytes();
     if let Some(tokens) = &columns.tokens {
         let lists = lists(&tokens.column, column(&tokens.column)?)?;
         out.bytes += (lists.offsets.len() * 8 + lists.ids.len() * 4) as u64;
@@ -178,27 +187,6 @@ fn fits_f16(name: &str, numbers: &Numbers) -> Result<()> {
         Some(v) => Err(Error::input(format!("column `{name}` holds {v}, which f16 cannot (it ends at 65504)"))
             .hint("scale it with a `normalize` stage, or say `dtype: bf16`")),
         None => Ok(()),
-    }
-}
-
-impl Numbers {
-    /// Bytes in memory.
-    pub fn bytes(&self) -> u64 {
-        let bytes = match self {
-            Self::I8(v) => v.len(),
-            Self::U8(v) => v.len(),
-            Self::I16(v) => v.len() * 2,
-            Self::U16(v) => v.len() * 2,
-            Self::F16(v) => v.len() * 2,
-            Self::I32(v) => v.len() * 4,
-            Self::U32(v) => v.len() * 4,
-            Self::F32(v) => v.len() * 4,
-            Self::I64(v) => v.len() * 8,
-            Self::U64(v) => v.len() * 8,
-            Self::F64(v) => v.len() * 8,
-            Self::Bool(v) => v.len().div_ceil(8),
-        };
-        bytes as u64
     }
 }
 
@@ -289,9 +277,10 @@ mod tests {
         let keys = Int32Array::from(vec![0, 1, 0]);
         let dict = DictionaryArray::<Int32Type>::new(keys, Arc::new(Int64Array::from(vec![5, 9])));
         let b = batch(vec![("d", Arc::new(dict) as ArrayRef), ("b", Arc::new(BooleanArray::from(vec![true, false, true])))]);
+        let d = numbers("d", b.column(0)).unwrap();
+        assert!(matches!(&d, Numbers::I64(v) if v[..] == [5, 9, 5]), "{d:?}");
         let got = take_apart(&columns(&["d", "b"]), Dtype::F32, &b).unwrap();
-        assert!(matches!(&got.features[0], Numbers::I64(v) if v[..] == [5, 9, 5]));
-        assert!(matches!(&got.features[1], Numbers::Bool(v) if v.value(2)));
+        assert_eq!((got.features.width(), got.bytes), (8, 24));
     }
 
     #[test]

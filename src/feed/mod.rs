@@ -4,9 +4,9 @@
 //!  manifest ─▶ order      position p ─▶ (shard, row group, row): arithmetic, no list of rows
 //!                │
 //!                ▼                        window n            window n + 1
-//!  shards ─▶ decode ──── row groups ──▶ [5  2  7]            [0  6  .]       read ahead by one window
+//!  shards ─▶ decode, cast to rows ────▶ [5  2  7]            [0  6  .]       read ahead by one window
 //!                                          │
-//!                                          ▼ gather, cast, pad or pack: the one copy
+//!                                          ▼ gather, pad or pack: one copy a row
 //!                                  ring   [slot][slot][slot][slot]           `prefetch` slots, used again and again
 //!                                          │
 //!                                          ▼ in exact order
@@ -141,7 +141,7 @@ pub struct FeedOptions {
     pub world_size: usize,
     /// Rows that are shuffled together. More of them mix better and take more memory. Part of the order.
     pub window_rows: u64,
-    /// Cap on bytes of decoded rows. Beyond half of it nothing is read ahead; a batch that needs more is an error. It never changes a batch.
+    /// Cap on bytes of decoded rows. Nothing is read ahead that would pass it; a batch that needs more is an error. It never changes a batch.
     pub memory: Option<u64>,
     /// Go on from here: the state's split, seed, epoch, shuffle and window hold, whatever stands above.
     pub resume: Option<FeedState>,

@@ -156,65 +156,70 @@ impl Window {
     }
 }
 
-/// A keyed permutation of `0..n`: a Feistel network over the next power of two, walked until it lands below `n` (fewer than two steps
-/// in the mean, where `n` is not tiny). See Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (2002), for cycle walking.
+/// A keyed permutation of `0..n`: a Feistel network over a grid that is nearly square and hardly larger than `n`, so that a walk back into `0..n`
+/// is rare (about one in √n). See Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (2002), for both.
 #[derive(Debug, Clone)]
 pub struct Permutation {
     n: u32,
-    low_bits: u32,
-    low_mask: u64,
-    high_mask: u64,
+    /// The grid: `i` is row `i / columns`, column `i % columns`.
+    rows: u32,
+    columns: u32,
     keys: Option<[u64; ROUNDS]>,
 }
 
-const ROUNDS: usize = 6;
-/// Halves of one or two bits mix badly in any few rounds, so a small window walks through 2¹⁰ places: as many steps for the whole window.
-const MIN_BITS: u32 = 10;
+/// Four rounds make a good permutation of good round functions (Luby and Rackoff, 1988).
+const ROUNDS: usize = 4;
+/// Sides of a few places mix badly in any few rounds, so a small window walks over a grid of this many: as many steps for the whole window.
+const SMALLEST_GRID: u32 = 1024;
 
 impl Permutation {
     /// The permutation of `0..n` for a key.
     pub fn new(n: u32, key: u64) -> Self {
-        let bits = (64 - u64::from(n.saturating_sub(1)).leading_zeros()).max(MIN_BITS);
-        let low_bits = bits / 2;
+        let places = n.max(SMALLEST_GRID);
+        let root = places.isqrt();
+        let rows = if root * root < places { root + 1 } else { root };
         let mut keys = [0; ROUNDS];
         for (i, k) in keys.iter_mut().enumerate() {
             *k = mix(key.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         }
-        Self { n, low_bits, low_mask: (1 << low_bits) - 1, high_mask: (1 << (bits - low_bits)) - 1, keys: Some(keys) }
+        Self { n, rows, columns: places.div_ceil(rows), keys: Some(keys) }
     }
 
     /// The permutation that leaves everything in its place.
     pub fn identity(n: u32) -> Self {
-        Self { n, low_bits: 0, low_mask: 0, high_mask: 0, keys: None }
+        Self { n, rows: 0, columns: 0, keys: None }
     }
 
     /// Where `i` below `n` goes.
     pub fn at(&self, i: u32) -> u32 {
         debug_assert!(i < self.n);
         let Some(keys) = &self.keys else { return i };
-        let mut x = u64::from(i);
+        let (mut row, mut column) = (i / self.columns, i % self.columns);
         loop {
-            x = self.once(x, keys);
-            if x < u64::from(self.n) {
-                return x as u32;
+            for pair in keys.chunks_exact(2) {
+                column = add_below(column, round(row, pair[0], self.columns), self.columns);
+                row = add_below(row, round(column, pair[1], self.rows), self.rows);
+            }
+            let place = u64::from(row) * u64::from(self.columns) + u64::from(column);
+            if place < u64::from(self.n) {
+                return place as u32;
             }
         }
     }
-
-    fn once(&self, x: u64, keys: &[u64; ROUNDS]) -> u64 {
-        let (mut high, mut low) = (x >> self.low_bits, x & self.low_mask);
-        for pair in keys.chunks_exact(2) {
-            low ^= round(high, pair[0]) & self.low_mask;
-            high ^= round(low, pair[1]) & self.high_mask;
-        }
-        high << self.low_bits | low
-    }
 }
 
-/// The round function: two multiplications, because after one the low bits of `x` still show through, and small windows come out uneven.
-fn round(x: u64, key: u64) -> u64 {
-    let m = (x ^ key).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (m ^ (m >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32
+fn add_below(a: u32, b: u32, limit: u32) -> u32 {
+    // Both are below `limit`, which is at most 2¹⁶: no overflow.
+    let sum = a + b;
+    if sum >= limit { sum - limit } else { sum }
+}
+
+/// The round function, a number below `limit`: two multiplications, because after one the low bits of `x` still show through, and small windows
+/// come out uneven.
+fn round(x: u32, key: u64, limit: u32) -> u32 {
+    let m = (u64::from(x) ^ key).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let m = (m ^ (m >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (((m >> 32) * u64::from(limit)) >> 32) as u32
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): a bijection on 64 bits that spreads every bit.
@@ -337,6 +342,13 @@ mod tests {
             pairs.retain(|&c| c > 0.0);
             assert!(pairs.len() == 30 && chi_square(&pairs) < 66.6, "position {position}: {}", chi_square(&pairs));
         }
+    }
+
+    #[test]
+    fn the_largest_window_has_room() {
+        let p = Permutation::new(u32::MAX, 5);
+        assert!([0, 1, 65_535, 65_536, u32::MAX - 1].iter().all(|&i| p.at(i) < u32::MAX));
+        assert!(u64::from(p.rows) * u64::from(p.columns) >= u64::from(u32::MAX));
     }
 
     #[test]

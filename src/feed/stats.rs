@@ -50,9 +50,9 @@ pub struct FeedStats {
     pub wait_s: f64,
     /// Seconds of worker threads in reading bytes.
     pub read_s: f64,
-    /// Seconds of worker threads in decompressing and decoding.
+    /// Seconds of worker threads in decompressing, decoding and casting to rows.
     pub decode_s: f64,
-    /// Seconds of worker threads in gathering, casting and packing.
+    /// Seconds of worker threads in gathering rows into batches, padding and packing.
     pub collate_s: f64,
 }
 

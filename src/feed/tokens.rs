@@ -221,12 +221,11 @@ mod tests {
     #[test]
     fn next_fit_by_hand() {
         let steps = pack_all(&[3, 1, 5, 12], 5, 2, Cursor::default());
-        let shape: Vec<Vec<(u64, u32, u64, u64, u32)>> =
-            steps.iter().map(|s| s.0.iter().map(|p| (p.row, p.at, p.position, p.from, p.len)).collect()).collect();
-        assert_eq!(
-            shape,
-            [vec![(0, 0, 0, 0, 3), (0, 3, 1, 0, 1), (1, 0, 2, 0, 5)], vec![(0, 0, 3, 0, 5), (1, 0, 3, 5, 5)], vec![(0, 0, 3, 10, 2)],]
-        );
+        let piece = |row, at, position, from, len| Piece { row, at, position, from, len };
+        let got: Vec<Vec<Piece>> = steps.into_iter().map(|s| s.0).collect();
+        assert_eq!(got[0], [piece(0, 0, 0, 0, 3), piece(0, 3, 1, 0, 1), piece(1, 0, 2, 0, 5)]);
+        assert_eq!(got[1], [piece(0, 0, 3, 0, 5), piece(1, 0, 3, 5, 5)]);
+        assert_eq!(got[2..], [vec![piece(0, 0, 3, 10, 2)]]);
     }
 
     #[test]

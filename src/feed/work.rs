@@ -432,7 +432,7 @@ impl Context {
             let part = positions.start.max(has.start)..positions.end.min(has.end);
             let at = scratch.len();
             self.order.locate_all(first_window + i, part, scratch);
-            fill_numbers(&self.pool.layout, &window.groups, &scratch[at..], at, out)?;
+            fill_numbers(&window.groups, &scratch[at..], at, out);
             if let Some(spec) = &self.columns.tokens {
                 for (k, &(group, row)) in scratch[at..].iter().enumerate() {
                     let tokens = window.groups[group as usize].tokens.as_ref().map_or(&[][..], |t| t.row(row));

@@ -1,7 +1,7 @@
 //! Blocks on the heap.
 
 use super::{ALIGN, HostAllocator, HostMemory};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// Gives blocks on the heap.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,7 +17,12 @@ struct Block {
 
 impl HostAllocator for Heap {
     fn allocate(&self, bytes: usize) -> Result<Box<dyn HostMemory>> {
-        let words = vec![0u128; (bytes + ALIGN).div_ceil(size_of::<u128>())];
+        let count = bytes.saturating_add(ALIGN).div_ceil(size_of::<u128>());
+        let mut words = Vec::new();
+        words.try_reserve_exact(count).map_err(|e| {
+            Error::new(Kind::Resources, format!("no memory for a batch of {bytes} bytes")).hint("lower `feed.batch_rows`").because(e)
+        })?;
+        words.resize(count, 0u128);
         let skip = (ALIGN - words.as_ptr() as usize % ALIGN) % ALIGN;
         Ok(Box::new(Block { words, skip, len: bytes }))
     }
@@ -36,6 +41,11 @@ impl HostMemory for Block {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_much_is_an_error() {
+        assert_eq!(Heap.allocate(usize::MAX).unwrap_err().kind(), Kind::Resources);
+    }
 
     #[test]
     fn blocks_are_aligned_and_whole() {
