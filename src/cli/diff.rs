@@ -2,6 +2,10 @@
 
 use clap::Args;
 
+use super::{block_on, dataset, print};
+use crate::dataset::diff::Diff;
+use crate::error::{Error, Result};
+
 /// Options of `feedline diff`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -20,4 +24,18 @@ pub struct DiffArgs {
     /// Print the differences as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+pub(super) fn run(args: &DiffArgs) -> Result<u8> {
+    let dataset = dataset(&args.dataset)?;
+    let diff = block_on(1, async {
+        let new = dataset.manifest(args.new).await?;
+        let old = match args.old.or(new.parent) {
+            Some(old) => dataset.manifest(Some(old)).await?,
+            None => return Err(Error::usage("there is only one version").at(dataset.root.display()).hint("run the pipeline again first")),
+        };
+        Ok(Diff::of(&old, &new))
+    })?;
+    print(&if args.json { format!("{:#}\n", serde_json::to_value(&diff)?) } else { diff.to_string() })?;
+    Ok(0)
 }

@@ -2,6 +2,10 @@
 
 use clap::Args;
 
+use super::{block_on, dataset, print};
+use crate::error::Result;
+use crate::feed::{Feed, FeedOptions, drive, spec_of};
+
 /// Options of `feedline feed`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -16,9 +20,12 @@ pub struct FeedArgs {
     /// The version; by default the latest.
     #[arg(long, value_name = "N")]
     pub version: Option<u64>,
-    /// The split.
-    #[arg(long, default_value = "train")]
-    pub split: String,
+    /// The split; by default `train`, or the only one.
+    #[arg(long)]
+    pub split: Option<String>,
+    /// Stop after so many batches of each epoch.
+    #[arg(long, value_name = "N")]
+    pub batches: Option<u64>,
     /// Epochs to read.
     #[arg(long, default_value_t = 1)]
     pub epochs: u64,
@@ -37,4 +44,27 @@ pub struct FeedArgs {
     /// Print the measurements as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+pub(super) fn run(args: &FeedArgs) -> Result<u8> {
+    let dataset = dataset(&args.dataset)?;
+    let manifest = block_on(1, dataset.manifest(args.version))?;
+    let mut spec = spec_of(&manifest)?;
+    if let Some(rows) = args.batch_rows {
+        spec.batch_rows = rows as usize;
+    }
+    for epoch in 0..args.epochs {
+        let options = FeedOptions {
+            split: args.split.clone(),
+            seed: args.seed,
+            epoch,
+            rank: args.rank as usize,
+            world_size: args.world as usize,
+            ..Default::default()
+        };
+        let mut feed = Feed::open(&dataset.root, &manifest, &spec, options)?;
+        let summary = drive(&mut feed, args.batches)?;
+        print(&if args.json { format!("{}\n", serde_json::to_value(&summary)?) } else { format!("{summary}\n") })?;
+    }
+    Ok(0)
 }

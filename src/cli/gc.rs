@@ -2,6 +2,11 @@
 
 use clap::Args;
 
+use super::{block_on, dataset, print};
+use crate::dataset::gc::{GcOptions, gc};
+use crate::error::Result;
+use crate::sink::commit::Lease;
+
 /// Options of `feedline gc`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -20,4 +25,17 @@ pub struct GcArgs {
     /// Say what would be removed, and remove nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+pub(super) fn run(args: &GcArgs) -> Result<u8> {
+    let dataset = dataset(&args.dataset)?;
+    let _lease = Lease::take(&dataset.root)?;
+    let options = GcOptions { keep: args.keep, older_than_hours: args.older_than_hours, dry_run: args.dry_run };
+    let swept = block_on(2, gc(&dataset, &options))?;
+    for path in &swept.paths {
+        print(&format!("{path}\n"))?;
+    }
+    let verb = if args.dry_run { "would remove" } else { "removed" };
+    print(&format!("{verb} {} objects, {}\n", swept.paths.len(), bytesize::ByteSize(swept.bytes)))?;
+    Ok(0)
 }

@@ -28,7 +28,9 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::storage::Location;
 pub use logging::LogFormat;
 pub use spec_args::SpecArgs;
 
@@ -66,8 +68,28 @@ pub struct GlobalArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a pipeline and publish a version of its dataset.
+    Run(run::RunArgs),
     /// Check a spec: every mistake at once, each with its place.
     Validate(validate::ValidateArgs),
+    /// Show what a run would do: stages, engines, columns, units and passes.
+    Plan(plan::PlanArgs),
+    /// Run the small cases that a spec brings along.
+    Test(test::TestArgs),
+    /// List the versions of a dataset.
+    Ls(ls::LsArgs),
+    /// Say what changed between two versions.
+    Diff(diff::DiffArgs),
+    /// Hash a version's shards again and compare.
+    Verify(verify::VerifyArgs),
+    /// Remove what no version needs.
+    Gc(gc::GcArgs),
+    /// Send new data through a version's column stages, with what it learned.
+    Apply(apply::ApplyArgs),
+    /// Read batches as a trainer would, and say how fast they come.
+    Feed(feed::FeedArgs),
+    /// Show the quality report of a version.
+    Report(report::ReportArgs),
     /// Write a small example to begin with: dirty data and a pipeline for it.
     Quickstart(quickstart::QuickstartArgs),
     /// List the stages, or show the page of one.
@@ -94,7 +116,7 @@ fn main_from(args: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     logging::start(cli.global);
-    match dispatch(cli.command) {
+    match dispatch(cli.command, cli.global) {
         Ok(code) => code,
         Err(e) => {
             print_error(&e, cli.global.log_format);
@@ -103,14 +125,34 @@ fn main_from(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-fn dispatch(command: Command) -> Result<u8> {
+fn dispatch(command: Command, global: GlobalArgs) -> Result<u8> {
     match command {
+        Command::Run(args) => run::run(&args, global.quiet),
+        Command::Plan(args) => plan::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Ls(args) => ls::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Gc(args) => gc::run(&args),
+        Command::Apply(args) => apply::run(&args),
+        Command::Feed(args) => feed::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Stages(args) => stages::run(&args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args, &mut Cli::command()),
     }
+}
+
+/// Runs a future on so many threads.
+pub(crate) fn block_on<T>(threads: usize, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().build()?.block_on(work)
+}
+
+/// The dataset a command line names.
+pub(crate) fn dataset(uri: &str) -> Result<Dataset> {
+    Ok(Dataset::new(Location::open(uri, std::path::Path::new("."))?))
 }
 
 /// Writes a result to stdout. A reader that has gone (`feedline … | head`) is no error.

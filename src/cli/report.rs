@@ -4,12 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::{block_on, dataset, print};
+use crate::error::{Error, Result};
+use crate::quality::html;
+use crate::quality::report::Report;
+
 /// Options of `feedline report`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
-  feedline report out/teahouse                                # a page in Markdown on stdout
+  feedline report out/teahouse                                # a few lines
   feedline report out/teahouse --format html --to report.html
-  feedline report out/teahouse --version 7 --against 6 --format json")]
+  feedline report out/teahouse --version 7 --format json")]
 pub struct ReportArgs {
     /// The dataset's folder.
     #[arg(value_name = "DATASET")]
@@ -17,11 +22,8 @@ pub struct ReportArgs {
     /// The version; by default the latest.
     #[arg(long, value_name = "N")]
     pub version: Option<u64>,
-    /// The version that drift is measured against; by default the one before.
-    #[arg(long, value_name = "N")]
-    pub against: Option<u64>,
     /// The form.
-    #[arg(long, value_enum, default_value_t = ReportFormat::Markdown)]
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
     /// The file to write; by default stdout.
     #[arg(long, value_name = "FILE")]
@@ -35,9 +37,27 @@ pub enum ReportFormat {
     Html,
     /// Every number.
     Json,
-    /// For CI systems.
-    Junit,
-    /// For terminals and pull requests.
+    /// A few lines for a terminal.
     #[default]
-    Markdown,
+    Text,
+}
+
+pub(super) fn run(args: &ReportArgs) -> Result<u8> {
+    let dataset = dataset(&args.dataset)?;
+    let report = block_on(1, async {
+        let manifest = dataset.manifest(args.version).await?;
+        let at = dataset.root.child(&format!("_feedline/reports/{:08}/report.json", manifest.version));
+        let bytes = at.read().await?.ok_or_else(|| Error::input("the version has no report").at(at.display()))?;
+        Report::from_json(&String::from_utf8_lossy(&bytes)).map_err(|e| e.at(at.display()))
+    })?;
+    let text = match args.format {
+        ReportFormat::Html => html::render(&report),
+        ReportFormat::Json => report.to_json_pretty()?,
+        ReportFormat::Text => report.to_string(),
+    };
+    match &args.to {
+        Some(file) => std::fs::write(file, text).map_err(|e| Error::from(e).at(file.display().to_string()))?,
+        None => print(&text)?,
+    }
+    Ok(0)
 }

@@ -1,8 +1,15 @@
 //! `feedline run`
 
-use clap::{Args, ValueEnum};
+use std::sync::Arc;
 
-use super::SpecArgs;
+use clap::Args;
+
+use super::progress::Bars;
+use super::spec_args::Opened;
+use super::{SpecArgs, block_on, print};
+use crate::engine::run::{Outcome, RunOptions, run as run_pipeline};
+use crate::error::Result;
+use crate::progress::Progress;
 
 /// Options of `feedline run`.
 #[derive(Debug, Clone, Args)]
@@ -16,22 +23,41 @@ pub struct RunArgs {
     /// The spec.
     #[command(flatten)]
     pub spec: SpecArgs,
-    /// Which findings of the quality checks end the run with exit code 1, without a new version.
-    #[arg(long, value_enum, default_value_t = FailOn::Error)]
-    pub fail_on: FailOn,
+    /// Run even where the newest version was made of the same spec and inputs.
+    #[arg(long)]
+    pub force: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Which findings of the quality checks make a run fail.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum FailOn {
-    /// Errors.
-    #[default]
-    Error,
-    /// Errors and warnings.
-    Warning,
-    /// None: they are reported.
-    Never,
+pub(super) fn run(args: &RunArgs, quiet: bool) -> Result<u8> {
+    let Opened { loaded, base } = args.spec.open()?;
+    let progress = Arc::new(Progress::default());
+    let options = RunOptions { force: args.force, progress: progress.clone() };
+    let outcome = {
+        let _bars = Bars::draw(progress, quiet);
+        block_on(loaded.pipeline.resources.threads, run_pipeline(&loaded, &base, &options))?
+    };
+    print(&if args.json { json(&outcome) } else { text(&outcome) })?;
+    Ok(0)
+}
+
+/// What a run did, in a few lines.
+pub(super) fn text(outcome: &Outcome) -> String {
+    let m = &outcome.manifest;
+    match &outcome.report {
+        Some((report, folder)) => format!("{report}  report     {folder}/report.html\n  version    {} ({})\n", m.version, &m.hash[..12]),
+        None => format!("{} version {} already holds this: same spec, same inputs (use --force to run all the same)\n", m.name, m.version),
+    }
+}
+
+fn json(outcome: &Outcome) -> String {
+    let m = &outcome.manifest;
+    let summary = serde_json::json!({
+        "pipeline": m.name, "version": m.version, "hash": m.hash, "fresh": outcome.fresh, "rows": m.rows,
+        "shards": m.shards.len(), "report": outcome.report.as_ref().map(|(_, folder)| folder),
+        "warnings": outcome.report.as_ref().map(|(r, _)| r.warnings.clone()).unwrap_or_default(),
+    });
+    format!("{summary:#}\n")
 }

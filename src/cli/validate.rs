@@ -2,8 +2,11 @@
 
 use clap::Args;
 
-use super::{SpecArgs, print};
+use super::{SpecArgs, block_on, print};
+use crate::engine::run::{open_sources, plan};
 use crate::error::Result;
+use crate::progress::Progress;
+use crate::spec::Loaded;
 
 /// Options of `feedline validate`.
 #[derive(Debug, Args)]
@@ -14,6 +17,9 @@ use crate::error::Result;
 pub struct ValidateArgs {
     #[command(flatten)]
     spec: SpecArgs,
+    /// Check the text alone: do not look at the sources' columns.
+    #[arg(long)]
+    syntax_only: bool,
     /// Print the mistakes as JSON, a list that is empty where there are none.
     #[arg(long)]
     json: bool,
@@ -22,8 +28,14 @@ pub struct ValidateArgs {
 pub(super) fn run(args: &ValidateArgs) -> Result<u8> {
     let text = args.spec.read()?;
     match args.spec.load(&text) {
-        Ok(_) if args.json => print("[]\n")?,
         Ok(loaded) => {
+            if !args.syntax_only {
+                against_sources(&loaded, &text.base)?;
+            }
+            if args.json {
+                print("[]\n")?;
+                return Ok(0);
+            }
             let labels: Vec<&str> = loaded.stages.iter().map(|s| s.label.as_str()).collect();
             let stages = if labels.is_empty() { "no stages".to_owned() } else { labels.join(", ") };
             print(&format!("{}: no mistakes ({stages})\n", text.name))?;
@@ -35,4 +47,10 @@ pub(super) fn run(args: &ValidateArgs) -> Result<u8> {
         Err(errors) => return Err(errors.into()),
     }
     Ok(0)
+}
+
+/// The stages against the columns that the sources' footers name.
+fn against_sources(loaded: &Loaded, base: &std::path::Path) -> Result<()> {
+    let sources = block_on(loaded.pipeline.resources.threads, open_sources(loaded, base, &Vec::new(), None, &Progress::default()))?;
+    plan(loaded, &sources).map(|_| ())
 }

@@ -1,6 +1,9 @@
 //! A dataset on a store: versions, each one manifest. Shared by the sink that writes it, the feed and the report that read it.
 
+pub mod diff;
+pub mod gc;
 pub mod manifest;
+pub mod verify;
 
 use crate::error::{Error, Result, nearest};
 use crate::storage::Location;

@@ -7,6 +7,7 @@ mod fits;
 mod moments;
 pub mod passes;
 pub mod program;
+pub mod report;
 pub mod rows;
 pub mod run;
 mod session;

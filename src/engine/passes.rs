@@ -67,7 +67,7 @@ async fn one(live: &mut Live, number: usize, pass: &Pass, at: &Location, session
         None => {
             let label = title(&live.segment, pass);
             tracing::info!(pass = number, "{label}");
-            live.progress.begin(&label, live.units_before(pass.upto).map(|u| u64::from(u.rows)).sum(), 0);
+            live.progress.begin(label.as_str(), live.units_before(pass.upto).map(|u| u64::from(u.rows)).sum(), 0);
             let view = live.view(pass.upto, (!pass.locals.is_empty()).then_some(rows_layer.as_str()));
             let fits = match &pass.kind {
                 PassKind::Fit(steps) => learn(&view, steps, session).await?,
@@ -143,7 +143,7 @@ async fn reshape(live: &Live, step: usize, upto: usize, at: &Location, session: 
         None => {
             let label = format!("reshape {}", planned.label);
             tracing::info!("{label}");
-            live.progress.begin(&label, live.units.iter().map(|u| u64::from(u.rows)).sum(), 0);
+            live.progress.begin(label.as_str(), live.units.iter().map(|u| u64::from(u.rows)).sum(), 0);
             let rows = session.read_table(Arc::new(RowsTable::new(live.view(upto, None), true)))?;
             let result = work.reshape(rows, session).await.map_err(|e| e.at(format!("stage `{}`", planned.label)))?;
             let parts = keep(result, output, at).await?;

@@ -20,7 +20,9 @@ use crate::progress::Progress;
 use crate::quality::html;
 use crate::quality::leakage::{Leakage, leakage};
 use crate::quality::profile::{TableProfile, TableSummary};
-use crate::quality::report::{BadShard, FORMAT, LabelReport, LabelValue, Report, RowCounts, SourceReport, SplitReport, StageReport, Timing};
+use crate::quality::report::{
+    BadShard, FORMAT, LabelReport, LabelValue, Report, RowCounts, SourceReport, SplitReport, StageReport, Timing,
+};
 use crate::sink::deliver::Sampler;
 use crate::source::{Found, Source, Sources, open_shard};
 use crate::spec::Loaded;
@@ -151,11 +153,7 @@ fn sources(f: &Findings<'_>) -> Vec<SourceReport> {
         rows: s.rows(),
         bytes: s.bytes(),
         columns: s.schema.fields().len() as u64,
-        bad_shards: s
-            .bad
-            .iter()
-            .map(|b| BadShard { path: b.path.clone(), reason: b.reason.clone(), action: b.action.clone() })
-            .collect(),
+        bad_shards: s.bad.iter().map(|b| BadShard { path: b.path.clone(), reason: b.reason.clone(), action: b.action.clone() }).collect(),
     };
     f.sources.values().map(of).collect()
 }
@@ -185,7 +183,14 @@ fn stages(f: &Findings<'_>) -> Vec<StageReport> {
 fn in_words(fit: &FitResult) -> String {
     match fit {
         FitResult::Moments(m) => {
-            format!("mean {:.6}, standard deviation {:.6}, from {:.6} to {:.6}, {} values", m.mean, m.variance.sqrt(), m.min, m.max, m.count)
+            format!(
+                "mean {:.6}, standard deviation {:.6}, from {:.6} to {:.6}, {} values",
+                m.mean,
+                m.variance.sqrt(),
+                m.min,
+                m.max,
+                m.count
+            )
         }
         FitResult::Quantiles { count, values } => {
             let values: Vec<String> = values.iter().map(|v| format!("{v:.6}")).collect();
@@ -247,7 +252,8 @@ async fn balance(f: &Findings<'_>, column: &str) -> Result<LabelReport> {
             let counts = batch.column(2).as_primitive::<Int64Type>();
             for row in 0..batch.num_rows() {
                 let value = if values.is_null(row) { "null" } else { values.value(row) };
-                let by_split = counted.entry(value.to_owned()).or_insert_with(|| f.manifest.splits.iter().map(|s| (s.clone(), 0)).collect());
+                let by_split =
+                    counted.entry(value.to_owned()).or_insert_with(|| f.manifest.splits.iter().map(|s| (s.clone(), 0)).collect());
                 by_split.insert(splits.value(row).to_owned(), counts.value(row) as u64);
             }
         }

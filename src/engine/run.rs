@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use datafusion::prelude::SessionContext;
 use indexmap::IndexMap;
+use sha2::{Digest, Sha256};
 
 use super::accounts::Accounts;
 use super::passes::{self, Ran};
+use super::report::{self, Findings, profile_input};
 use super::rows::{Live, RowsTable};
 use super::session;
 use super::verdict::Verdicts;
@@ -17,12 +19,14 @@ use crate::dataset::{Dataset, manifest};
 use crate::error::{Error, Result};
 use crate::plan::{Lowered, Plan, Segment, lower};
 use crate::progress::Progress;
+use crate::quality::profile::TableProfile;
+use crate::quality::report::Report;
 use crate::sink::commit::{Lease, commit, now};
 use crate::sink::deliver::{Delivered, Delivery, deliver};
 use crate::sink::shard::plain;
-use crate::source::{Source, Sources, Unit, discover, open_shard, settle_bad};
+use crate::source::{Source, Sources, Unit, discover, ingest, open_shard, settle_bad};
 use crate::spec::Loaded;
-use crate::spec::pipeline::OnBadShard;
+use crate::spec::pipeline::{OnBadShard, Profile, Resources};
 use crate::stages::Side;
 use crate::stages::step::{Fits, Step};
 use crate::storage::Location;
@@ -46,6 +50,8 @@ pub struct Outcome {
     pub manifest: Manifest,
     /// Whether it is new.
     pub fresh: bool,
+    /// Its report and the folder that holds it, where it is new.
+    pub report: Option<(Report, String)>,
 }
 
 /// Shards left out because they turned out to be damaged while they were read: source, path, reason.
@@ -97,7 +103,7 @@ async fn attempt(
     if let Some(same) = latest.as_ref().filter(|m| m.spec_hash == spec_hash && m.inputs == inputs && m.bad_inputs == bad)
         && !options.force
     {
-        return Ok(Outcome { manifest: same.clone(), fresh: false });
+        return Ok(Outcome { manifest: same.clone(), fresh: false, report: None });
     }
     let stamps: Vec<&String> = sources.values().flat_map(|s| s.shards.iter().map(|s| &s.stamp)).collect();
     let seal = hash_json(&serde_json::json!([spec_hash, inputs, bad]));
@@ -106,7 +112,7 @@ async fn attempt(
     let version = latest.as_ref().map_or(1, |m| m.version + 1);
     let quarantine = loaded.pipeline.quarantine.keep_rows.then(|| format!("_feedline/quarantine/{version:08}"));
     let session = session(&loaded.pipeline.resources)?;
-    fill_sides(&sources, &sides, loaded, &session, &staging, options).await?;
+    fill_sides(&sources, &sides, loaded, &session, &staging).await?;
 
     let mut rows = Rows { input: main.rows() + ingested(main), ..Default::default() };
     rejected_lines(&sources, main, &mut rows);
@@ -114,9 +120,22 @@ async fn attempt(
     let mut input = main.clone();
     let mut delivered = Vec::new();
     let mut last = Accounts::default();
+    let profile = loaded.pipeline.report.profile;
+    let mut before = None;
     for (number, segment) in plan.segments.iter().enumerate() {
         let at = staging.child(&format!("segment-{number}"));
-        let live = live(segment, &input, &sources, fits.clone(), at.child("verdicts"), loaded, options, damaged.clone());
+        let live = Live {
+            segment: Arc::new(segment.clone()),
+            units: Arc::new(units(segment, &input, &sources)),
+            fits: Arc::new(fits.clone()),
+            progress: options.progress.clone(),
+            damaged: damaged.clone(),
+            ..idle(&input, &loaded.pipeline.resources, at.child("verdicts"))
+        };
+        if number == 0 && profile != Profile::Off {
+            options.progress.begin("profile", main.rows(), main.bytes());
+            before = profile_input(&live, profile).await?;
+        }
         let Ran { live, accounts, reshaped } = passes::run(live, &at, &session).await?;
         accounts.enter(&live, &mut rows);
         fits = live.fits.as_ref().clone();
@@ -137,7 +156,7 @@ async fn attempt(
                     sink: loaded.pipeline.sink.clone(),
                     seal: seal.clone(),
                     quarantine: quarantine.clone(),
-                    profile: loaded.pipeline.report.profile,
+                    profile,
                 };
                 delivered = deliver(delivery, &accounts).await?;
                 last = accounts;
@@ -150,16 +169,48 @@ async fn attempt(
         committed: String::new(),
         uris: sources.values().map(|s| (s.name.clone(), s.uri.clone())).collect(),
     };
+    let after = merged(&delivered);
     let made = Made { version, parent: latest.map(|m| m.version), inputs, bad, spec_hash, fits, rows, delivered, run };
     let mut manifest = manifest_of(loaded, &plan, made, &last)?;
+    keep_lines(&sources, root, quarantine.as_deref(), &mut manifest).await?;
     manifest.run.committed = now();
     manifest.hash = manifest.content_hash()?;
+    let after = after.transpose()?.map(|table| table.summary());
+    let before = before.map(|table| table.summary());
+    options.progress.begin("report", 0, 0);
+    let findings =
+        Findings { loaded, manifest: &manifest, sources: &sources, before, after, root, session: &session, progress: &options.progress };
+    let report = report::build(&findings).await?;
+    let folder = report::publish(root, version, &report).await?;
     commit(&dataset, &manifest).await?;
+    options.progress.end();
     // The version stands; what is left in staging is only in the way.
     if let Err(e) = passes::sweep(&staging).await {
         tracing::warn!("could not clear staging: {e}");
     }
-    Ok(Outcome { manifest, fresh: true })
+    Ok(Outcome { manifest, fresh: true, report: Some((report, root.child(&folder).display())) })
+}
+
+/// The profiles of all groups together, in their order.
+fn merged(delivered: &[Delivered]) -> Option<Result<TableProfile>> {
+    let mut tables = delivered.iter().filter_map(|d| d.profile.as_ref());
+    let mut whole = tables.next()?.clone();
+    Some(tables.try_for_each(|table| whole.merge(table)).map(|()| whole))
+}
+
+/// Lines of text formats that could not be read go to the quarantine too.
+async fn keep_lines(sources: &Sources, root: &Location, folder: Option<&str>, manifest: &mut Manifest) -> Result<()> {
+    let Some(folder) = folder else { return Ok(()) };
+    for shard in sources.values().flat_map(|s| &s.shards) {
+        let Some(lines) = &shard.rejected_lines else { continue };
+        let Some(bytes) = lines.read().await? else { continue };
+        let path = format!("{folder}/lines-{}.parquet", &shard.fingerprint[..16]);
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        root.child(&path).write(bytes).await?;
+        let rows = shard.rejected.iter().map(|(_, n)| n).sum();
+        manifest.quarantine.push(manifest::QuarantineShard { path, rows, sha256 });
+    }
+    Ok(())
 }
 
 /// The source that flows through the stages: the first.
@@ -182,7 +233,7 @@ pub async fn open_sources(
     let mut sources = Sources::new();
     for (name, spec) in &loaded.pipeline.sources {
         let found = discover(name, spec, base).await?;
-        progress.begin(&format!("open {name}"), 0, 0);
+        progress.begin(format!("open {name}"), 0, 0);
         let (mut shards, mut bad) = (Vec::new(), Vec::new());
         for f in found {
             if let Some((_, _, reason)) = left_out.iter().find(|(s, p, _)| s == name && *p == f.path) {
@@ -191,7 +242,7 @@ pub async fn open_sources(
             }
             let opened = match (f.format, stage_in) {
                 (crate::spec::pipeline::Format::Parquet, _) => open_shard(&f).await,
-                (_, _stage) => Err(Error::input("INGEST")),
+                (_, stage) => ingest::ingest(&f, spec, stage).await,
             };
             match opened {
                 Ok(shard) => shards.push(shard),
@@ -230,12 +281,10 @@ async fn fill_sides(
     loaded: &Loaded,
     session: &SessionContext,
     staging: &Location,
-    options: &RunOptions,
 ) -> Result<()> {
     for (name, side) in sides {
         let source = &sources[name];
-        let segment = Segment { input: source.schema.clone(), steps: Vec::new(), passes: Vec::new(), splits: Vec::new() };
-        let live = live(&segment, source, &Sources::new(), Fits::new(), staging.clone(), loaded, options, Arc::default());
+        let live = idle(source, &loaded.pipeline.resources, staging.clone());
         let view = live.view(0, None);
         if side.bytes <= LOOKUP_BYTES {
             let mut rows = view.read(live.units.iter().map(|u| u.id).collect(), source.schema.clone())?;
@@ -250,18 +299,25 @@ async fn fill_sides(
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments)]
-fn live(
-    segment: &Segment,
-    input: &Arc<Source>,
-    sources: &Sources,
-    fits: Fits,
-    verdicts: Location,
-    loaded: &Loaded,
-    options: &RunOptions,
-    damaged: Arc<Mutex<LeftOut>>,
-) -> Live {
-    let mut units: Vec<Unit> = input.units(0, 0);
+/// The rows of a source as they are, with nothing decided. `staging` is where verdicts would lie.
+pub fn idle(source: &Arc<Source>, resources: &Resources, staging: Location) -> Live {
+    Live {
+        segment: Arc::new(Segment { input: source.schema.clone(), steps: Vec::new(), passes: Vec::new(), splits: Vec::new() }),
+        units: Arc::new(source.units(0, 0)),
+        fits: Arc::default(),
+        layers: Vec::new(),
+        decided: BTreeSet::new(),
+        verdicts: Verdicts::new(staging),
+        batch_rows: resources.batch_rows.max(1),
+        threads: resources.threads.max(1),
+        progress: Arc::default(),
+        damaged: Arc::default(),
+    }
+}
+
+/// The units of a segment: those of its input, then those that come in at its appends.
+fn units(segment: &Segment, input: &Arc<Source>, sources: &Sources) -> Vec<Unit> {
+    let mut units = input.units(0, 0);
     for (i, step) in segment.steps.iter().enumerate() {
         if let Step::Append(append) = &step.step
             && let Some(source) = sources.get(&append.source)
@@ -269,18 +325,7 @@ fn live(
             units.extend(source.units(i + 1, units.len() as u32));
         }
     }
-    Live {
-        segment: Arc::new(segment.clone()),
-        units: Arc::new(units),
-        fits: Arc::new(fits),
-        layers: Vec::new(),
-        decided: BTreeSet::new(),
-        verdicts: Verdicts::new(verdicts),
-        batch_rows: loaded.pipeline.resources.batch_rows.max(1),
-        threads: loaded.pipeline.resources.threads.max(1),
-        progress: options.progress.clone(),
-        damaged,
-    }
+    units
 }
 
 /// Lines of text formats that could not be read: they came in, and were rejected.

@@ -213,6 +213,7 @@ pub enum FitResult {
         /// Values looked at.
         count: u64,
         /// One value for each quantile.
+        #[serde(with = "exact::list")]
         values: Vec<f64>,
     },
     /// Values with their counts: most frequent first, equal counts by value.
@@ -234,12 +235,16 @@ pub struct Moments {
     /// NaNs.
     pub nans: u64,
     /// Arithmetic mean; 0 where there was no value.
+    #[serde(with = "exact")]
     pub mean: f64,
     /// Population variance (divided by n, as scikit-learn's `StandardScaler` does).
+    #[serde(with = "exact")]
     pub variance: f64,
     /// Smallest value; +∞ where there was none.
+    #[serde(with = "exact")]
     pub min: f64,
     /// Largest value; −∞ where there was none.
+    #[serde(with = "exact")]
     pub max: f64,
 }
 
@@ -290,4 +295,51 @@ pub fn with_field(schema: &SchemaRef, field: Field) -> SchemaRef {
         None => fields.push(Arc::new(field)),
     }
     Arc::new(arrow::datatypes::Schema::new(fields))
+}
+
+/// Floating point as text in JSON: exact to the last bit, and able to say NaN and infinity, which JSON's numbers are not.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
+        x.to_string().serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
+
+    pub mod list {
+        use super::{Deserialize, Deserializer, Error, Serialize, Serializer};
+
+        pub fn serialize<S: Serializer>(values: &[f64], s: S) -> Result<S::Ok, S::Error> {
+            values.iter().map(f64::to_string).collect::<Vec<_>>().serialize(s)
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<f64>, D::Error> {
+            let texts = Vec::<String>::deserialize(d)?;
+            texts.iter().map(|t| t.parse().map_err(D::Error::custom)).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fits_survive_json_to_the_last_bit() {
+        let moments = Moments {
+            mean: 1e9 + 0.1 + 0.2,
+            variance: f64::MIN_POSITIVE / 3.0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+            ..Default::default()
+        };
+        let quantiles = FitResult::Quantiles { count: 2, values: vec![0.1 + 0.2, 1.0 / 3.0] };
+        for fit in [FitResult::Moments(moments), quantiles] {
+            let back: FitResult = serde_json::from_str(&serde_json::to_string(&fit).unwrap()).unwrap();
+            assert_eq!(back, fit);
+        }
+    }
 }
