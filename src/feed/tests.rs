@@ -393,6 +393,24 @@ fn stats_and_summary_add_up() {
 }
 
 #[test]
+fn a_resume_reads_only_the_windows_that_are_left() {
+    let f = Fixture::new(4, 200, 50);
+    let read =
+        |resume: Option<FeedState>| drive(&mut f.open(&by_id(50), FeedOptions { resume, ..options() }), None).unwrap().stats.bytes_read;
+    let mut feed = f.open(&by_id(50), options());
+    assert_eq!(feed.by_ref().take(14).count(), 14);
+    // Position 700 of 800, in windows of 150: 600..750 and 750..800 are left, 4 of 16 row groups.
+    let (whole, rest) = (read(None), read(Some(feed.state())));
+    assert!(rest * 3 < whole, "{rest} of {whole} bytes");
+    drop(feed);
+    // An epoch that was read to its end has nothing left, and the next one has everything.
+    let mut ended = f.open(&by_id(50), options());
+    assert_eq!(drain(&mut ended).len(), 800);
+    assert!(f.open(&by_id(50), FeedOptions { resume: Some(ended.state()), ..options() }).next().is_none());
+    assert_eq!(drain(&mut f.open(&by_id(50), FeedOptions { resume: Some(ended.state().next_epoch()), ..options() })).len(), 800);
+}
+
+#[test]
 fn the_spec_of_a_version_is_its_feed_section() {
     let mut f = Fixture::new(1, 100, 64);
     assert_eq!(spec_of(&f.manifest).unwrap().features, ["x"]);
