@@ -33,11 +33,12 @@ pub(super) fn read(job: &Job, out: &mut Out) -> Result<Option<String>> {
     let mut input = job.opener.open()?;
     let is_file = input.peek()?.starts_with(MAGIC);
     if is_file {
-        input.read_bytes(8)?; // padded to 8 bytes
+        input.read_bytes(8)?;
     }
     let mut sink = Sink { out, schema: None, left: job.limit };
     let mut decoder = StreamDecoder::new();
-    while let Some((head, body)) = message(&mut input)? {
+    let mut padded = is_file;
+    while let Some((head, body)) = message(&mut input, std::mem::take(&mut padded))? {
         let bytes = head.len() + body.len();
         sink.feed(&mut decoder, head, bytes)?;
         sink.feed(&mut decoder, body, bytes)?;
@@ -57,14 +58,18 @@ pub(super) fn read(job: &Job, out: &mut Out) -> Result<Option<String>> {
     Ok(input.digest().map(str::to_owned))
 }
 
-/// The next message: its head with marker and length, and its body. None at the stream's end.
-fn message(input: &mut Input) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+/// The next message: its head with marker and length, and its body. None at the stream's end. Behind the first magic word zeros may come
+/// before it, to whatever alignment the writer likes.
+fn message(input: &mut Input, padded: bool) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
     let mut head = [0; 8];
-    // Before Arrow 0.15 there was no marker.
-    let read = input.read_up_to(&mut head[..4])?;
+    let mut read = input.read_up_to(&mut head[..4])?;
+    while padded && read == 4 && head[..4] == [0; 4] {
+        read = input.read_up_to(&mut head[..4])?;
+    }
     if read == 0 {
         return Ok(None);
     }
+    // Before Arrow 0.15 there was no marker.
     let marked = head[..4] == CONTINUATION;
     if read < 4 || (marked && input.read_up_to(&mut head[4..])? < 4) {
         return Err(cut_short());
@@ -81,21 +86,29 @@ fn message(input: &mut Input) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
     let body = exactly(input, length)?;
     let batch = parsed.header_as_record_batch().or_else(|| parsed.header_as_dictionary_batch()?.data());
     if batch.is_some_and(|batch| !believable(&batch, &body)) {
-        return Err(Error::input("the Arrow IPC file is damaged: packed values are said to be larger than they can be"));
+        return Err(Error::input("the Arrow IPC file is damaged: the sizes of its values contradict each other"));
     }
     let head = [&head[..start], &metadata].concat();
     Ok(Some((head, body)))
 }
 
-/// Whether packed buffers may have the sizes that they name: as much is allocated for them at once. The best that LZ4 and Zstandard can do is
-/// less than 2¹⁶ to 1.
+/// Whether a batch's buffers lie in its body, and packed ones can have the sizes that they name: as much is allocated for them at once. The
+/// best that LZ4 and Zstandard can do is less than 2¹⁶ to 1.
 fn believable(batch: &arrow::ipc::RecordBatch<'_>, body: &[u8]) -> bool {
-    let size_of = |buffer: &arrow::ipc::Buffer| {
-        let begin = usize::try_from(buffer.offset()).ok()?;
-        Some(i64::from_le_bytes(body.get(begin..begin.checked_add(8)?)?.try_into().ok()?))
-    };
-    batch.compression().is_none()
-        || batch.buffers().iter().flatten().all(|b| size_of(b).is_none_or(|size| size <= b.length().saturating_mul(1 << 16)))
+    let packed = batch.compression().is_some();
+    batch.buffers().iter().flatten().all(|buffer| {
+        let within = || {
+            let begin = usize::try_from(buffer.offset()).ok()?;
+            body.get(begin..begin.checked_add(usize::try_from(buffer.length()).ok()?)?)
+        };
+        match within() {
+            None => false,
+            Some(bytes) => match bytes.first_chunk() {
+                Some(size) if packed => i64::from_le_bytes(*size) <= buffer.length().saturating_mul(1 << 16),
+                _ => true,
+            },
+        }
+    })
 }
 
 fn exactly(input: &mut Input, length: u64) -> Result<Vec<u8>> {

@@ -54,7 +54,7 @@ fn survey(job: &Job) -> Result<Survey> {
         match line.and_then(object) {
             Ok(text) => {
                 found.seen.add(text).map_err(|e| Error::internal(format!("line {number}: {e}")))?;
-                if found.records % 1024 == 0 {
+                if found.records.is_multiple_of(1024) {
                     found.seen.few_names()?;
                 }
             }
@@ -165,6 +165,9 @@ fn not_json(e: &serde_json::Error) -> String {
     format!("not JSON: {}", text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause))
 }
 
+/// A line's number and its text without the space around it, or why it was not read.
+type Numbered<'a> = (u64, Result<&'a [u8], String>);
+
 /// The lines that are not blank, with their numbers.
 struct Lines {
     line: Vec<u8>,
@@ -178,8 +181,8 @@ impl Lines {
         Self { line: Vec::new(), number: 0, left: limit, stopped: false }
     }
 
-    /// The next line without the space around it, or why it was not read.
-    fn next(&mut self, input: &mut Input) -> Result<Option<(u64, Result<&[u8], String>)>> {
+    /// The next line.
+    fn next(&mut self, input: &mut Input) -> Result<Option<Numbered<'_>>> {
         loop {
             self.line.clear();
             let Some(read) = input.line(&mut self.line)? else { return Ok(None) };

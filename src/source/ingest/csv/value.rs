@@ -73,13 +73,7 @@ fn moment() -> DataType {
 /// All types that a value has, without loss: `007`, `+49` and whole numbers beyond 64 bits are text, not numbers.
 fn kinds(v: &str) -> u8 {
     match v.as_bytes() {
-        [b't' | b'T' | b'f' | b'F', ..] => {
-            if boolean(v).is_some() {
-                BOOLEAN
-            } else {
-                0
-            }
-        }
+        [b't' | b'T' | b'f' | b'F', ..] => boolean(v).map_or(0, |_| BOOLEAN),
         [b'-' | b'.' | b'0'..=b'9' | b'n' | b'N' | b'i' | b'I', ..] => match number(v) {
             0 => time(v),
             kinds => kinds,
