@@ -2,6 +2,12 @@
 
 use clap::Args;
 
+use super::{block_on, dataset, print};
+use crate::engine::apply::apply;
+use crate::error::{Error, Result};
+use crate::spec;
+use crate::storage::Location;
+
 /// Options of `feedline apply`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -22,4 +28,21 @@ pub struct ApplyArgs {
     /// The dataset's version; by default the latest.
     #[arg(long, value_name = "N")]
     pub version: Option<u64>,
+}
+
+pub(super) fn run(args: &ApplyArgs) -> Result<u8> {
+    let dataset = dataset(&args.dataset)?;
+    let manifest = block_on(1, dataset.manifest(args.version))?;
+    let here = std::env::current_dir()?;
+    let main = manifest.run.uris.keys().next().ok_or_else(|| Error::input("the manifest names no source"))?;
+    let mut overrides = vec![(format!("sources.{main}.uri"), args.input.clone()), ("sink.uri".to_owned(), args.to.clone())];
+    overrides.extend(manifest.run.uris.iter().skip(1).map(|(name, uri)| (format!("sources.{name}.uri"), uri.clone())));
+    let loaded = spec::load(&manifest.spec.to_string(), "the manifest's spec", &overrides, &|_| None)?;
+    let to = Location::open(&args.to, &here)?;
+    let applied = block_on(loaded.pipeline.resources.threads, apply(&loaded, &here, &manifest, &to))?;
+    if !applied.missing.is_empty() {
+        tracing::warn!("taken as null, since the new data lacks them: {}", applied.missing.join(", "));
+    }
+    print(&format!("{} rows in {} files in {}\n", applied.rows, applied.files.len(), to.display()))?;
+    Ok(0)
 }

@@ -35,6 +35,8 @@ pub struct Manifest {
     pub splits: Vec<String>,
     /// The columns, in order.
     pub schema: Vec<ColumnInfo>,
+    /// The columns that came in: what `feedline apply` expects of new data.
+    pub input_schema: Vec<ColumnInfo>,
     /// What the stages learned, by key.
     pub fits: Fits,
     /// Row accounting.

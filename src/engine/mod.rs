@@ -1,6 +1,7 @@
 //! How passes run: rows of a segment as a DataFusion table, decisions, fits, the Polars crossing.
 
 pub mod accounts;
+pub mod apply;
 pub mod bridge;
 mod decide;
 mod fits;

@@ -253,7 +253,11 @@ pub async fn open_sources(
         if shards.is_empty() {
             return Err(Error::input("none of the shards can be read").at(format!("source `{name}`")).hint("the messages above say why"));
         }
-        sources.insert(name.clone(), Arc::new(Source::new(name, spec, shards, bad)?));
+        let mut source = Source::new(name, spec, shards, bad)?;
+        if !spec.uri.contains("://") {
+            source.uri = base.join(&spec.uri).display().to_string();
+        }
+        sources.insert(name.clone(), Arc::new(source));
     }
     Ok(sources)
 }
@@ -275,7 +279,7 @@ pub fn plan(loaded: &Loaded, sources: &Sources) -> Result<(Plan, BTreeMap<String
 }
 
 /// Small sides are read into memory for lookups; all of them become tables of the session.
-async fn fill_sides(
+pub async fn fill_sides(
     sources: &Sources,
     sides: &BTreeMap<String, Side>,
     loaded: &Loaded,
@@ -359,6 +363,15 @@ struct Made {
     run: RunInfo,
 }
 
+fn columns(schema: &arrow::datatypes::SchemaRef) -> Vec<ColumnInfo> {
+    let info = |f: &Arc<arrow::datatypes::Field>| ColumnInfo {
+        name: f.name().clone(),
+        data_type: f.data_type().to_string(),
+        nullable: f.is_nullable(),
+    };
+    plain(schema).fields().iter().map(info).collect()
+}
+
 fn manifest_of(loaded: &Loaded, plan: &Plan, made: Made, accounts: &Accounts) -> Result<Manifest> {
     let splits = if plan.splits.is_empty() { vec!["all".to_owned()] } else { plan.splits.clone() };
     let mut shards = Vec::new();
@@ -373,12 +386,6 @@ fn manifest_of(loaded: &Loaded, plan: &Plan, made: Made, accounts: &Accounts) ->
     if rows.output != accounts.total() {
         return Err(Error::internal(format!("{} rows were decided to stay, {} were written", accounts.total(), rows.output)));
     }
-    let columns = plain(&plan.output);
-    let columns = columns.fields().iter().map(|f| ColumnInfo {
-        name: f.name().clone(),
-        data_type: f.data_type().to_string(),
-        nullable: f.is_nullable(),
-    });
     Ok(Manifest {
         format: FORMAT.to_owned(),
         version: made.version,
@@ -391,7 +398,8 @@ fn manifest_of(loaded: &Loaded, plan: &Plan, made: Made, accounts: &Accounts) ->
         spec_hash: made.spec_hash,
         seed: loaded.pipeline.seed,
         splits,
-        schema: columns.collect(),
+        schema: columns(&plan.output),
+        input_schema: plan.segments.first().map(|s| columns(&s.input)).unwrap_or_default(),
         fits: made.fits,
         rows,
         shards,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::open::Shard;
+use crate::dataset::manifest::ColumnInfo;
 use crate::error::{Error, Result};
 use crate::stages::step::{CODE, ROW, SPLIT};
 
@@ -38,6 +39,15 @@ pub fn flowing(t: &DataType) -> DataType {
         DataType::Dictionary(_, value) => as_view(value),
         other => as_view(other),
     }
+}
+
+/// The columns of a manifest as a schema again.
+pub fn parse(columns: &[ColumnInfo]) -> Result<SchemaRef> {
+    let fields = columns.iter().map(|c| {
+        let t: DataType = c.data_type.parse().map_err(|e| Error::input(format!("the manifest names a type that is unknown here: {e}")))?;
+        Ok(Field::new(&c.name, flowing(&t), true))
+    });
+    Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
 }
 
 /// Names that cannot be used: twice the same, or Feedline's own.

@@ -129,8 +129,8 @@ fn quiet<T>(f: impl FnOnce() -> T) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stages::testing::{batch, lower, mistakes, run, stage};
-    use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray};
+    use crate::stages::column_testing::{batch, lower, mistakes, run, stage};
+    use arrow::array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray};
     use arrow::datatypes::{Float64Type, Int64Type};
     use serde_json::{Value, json};
 
