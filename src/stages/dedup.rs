@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::functions::{self, order_key, order_row};
-use super::keys::{check_names, group_key, none_of};
+use super::keys::{check_names, group_key, is_float, none_of};
 use super::step::{Decide, Gives, How, ROW, Scope, Step, TableContext, TableDecision};
 use super::{Stage, StageContext};
 use crate::error::{Mistake, Result};
@@ -245,7 +245,7 @@ impl KeepOne {
             .order
             .iter()
             .map(|(name, options)| {
-                let floats = self.schema.field_with_name(name).is_ok_and(|f| f.data_type().is_floating());
+                let floats = self.schema.field_with_name(name).is_ok_and(|f| is_float(f.data_type()));
                 (if floats { functions::float_key(ident(name)) } else { ident(name) }, *options)
             })
             .collect();

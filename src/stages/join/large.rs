@@ -28,7 +28,8 @@ fn right_key(i: usize) -> String {
 /// The same query, with joins that spill.
 fn spilling(rows: DataFrame) -> DataFrame {
     let (state, plan) = rows.into_parts();
-    let mut config = state.config().clone();
+    // the catalog is shared with the run's session: a new default one would put an end to its tables
+    let mut config = state.config().clone().with_create_default_catalog_and_schema(false);
     config.options_mut().optimizer.prefer_hash_join = false;
     DataFrame::new(SessionStateBuilder::new_from_existing(state).with_config(config).build(), plan)
 }
