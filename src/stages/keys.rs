@@ -11,7 +11,7 @@ use crate::error::{Mistake, nearest};
 
 /// One column's name, or a list of names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a column's name or a list of names")]
 pub enum OneOrMany {
     /// `tailnum`
     One(String),
