@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::functions::{self, order_key, order_row};
-use super::keys::{check_names, group_key, none_of};
+use super::keys::{check_names, group_key, is_float, none_of};
 use super::step::{Decide, Gives, How, ROW, Scope, Step, TableContext, TableDecision};
 use super::{Stage, StageContext};
 use crate::error::{Mistake, Result};
@@ -245,7 +245,7 @@ impl KeepOne {
             .order
             .iter()
             .map(|(name, options)| {
-                let floats = self.schema.field_with_name(name).is_ok_and(|f| f.data_type().is_floating());
+                let floats = self.schema.field_with_name(name).is_ok_and(|f| is_float(f.data_type()));
                 (if floats { functions::float_key(ident(name)) } else { ident(name) }, *options)
             })
             .collect();
@@ -266,6 +266,7 @@ mod tests {
     use std::collections::HashMap;
 
     use arrow::array::*;
+    use datafusion::prelude::SessionContext;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -343,6 +344,25 @@ mod tests {
     }
 
     #[test]
+    fn more_groups_than_memory_holds_go_to_disk() {
+        use crate::stages::testing::{Shape, run_decision};
+        use datafusion::execution::memory_pool::FairSpillPool;
+        use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+        use datafusion::prelude::SessionConfig;
+        let texts: Vec<String> = (0..200_000).map(|i| format!("a key of some length, number {}", i % 150_000)).collect();
+        let data = columns(vec![("k", Arc::new(StringArray::from(texts)) as ArrayRef)]);
+        let shape = Shape { partitions: 2, batch: 8192 };
+        for options in [json!({"keys": ["k"]}), json!({"keys": ["k"], "order_by": ["k desc"], "keep": "last"}), json!({"row": true})] {
+            let memory = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(8 << 20))).build_arc().unwrap();
+            let config = SessionConfig::new().with_target_partitions(2).with_sort_spill_reservation_bytes(1 << 20);
+            let session = SessionContext::new_with_config_rt(config, memory);
+            let decide = Bench::new(&data).decide("dedup", options);
+            let verdicts = tokio::runtime::Runtime::new().unwrap().block_on(run_decision(&decide, &data, shape, session)).unwrap();
+            assert_eq!(named(&verdicts).len(), 150_000);
+        }
+    }
+
+    #[test]
     fn mistakes_come_all_at_once() {
         let bench = Bench::new(&table());
         let of = |o: serde_json::Value| bench.mistakes("dedup", o);
@@ -375,7 +395,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
         fn survivors_are_what_a_map_keeps(rows in proptest::collection::vec((proptest::option::of(0i64..5), 0i64..4, 0i64..6), 0..300), last: bool) {
-            let column = |f: fn(&(Option<i64>, i64, i64)) -> Option<i64>| Arc::new(Int64Array::from_iter(rows.iter().map(f))) as ArrayRef;
+            type Row = (Option<i64>, i64, i64);
+            let column = |f: fn(&Row) -> Option<i64>| Arc::new(Int64Array::from_iter(rows.iter().map(f))) as ArrayRef;
             let data = columns(vec![("a", column(|r| r.0)), ("b", column(|r| Some(r.1))), ("o", column(|r| Some(r.2)))]);
             let mut best: HashMap<(Option<i64>, i64), usize> = HashMap::new();
             for (i, row) in rows.iter().enumerate() {

@@ -277,3 +277,60 @@ fn order_rows(args: &Arguments) -> DfResult<ArrayRef> {
 fn turned(identity: u64, last: bool) -> u64 {
     if last { !identity } else { identity }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float64Array, Int64Array};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stages::testing::{Shape, columns, session, table};
+
+    #[test]
+    fn every_kernel_is_called_by_its_own_name() {
+        for (i, (kernel, name)) in KERNELS.iter().enumerate() {
+            assert_eq!((*kernel as usize, FUNCTIONS[i].name()), (i, *name));
+        }
+        assert_eq!(all().len(), KERNELS.len());
+    }
+
+    #[test]
+    fn a_call_from_sql_with_wrong_arguments_is_an_error() {
+        let session = session(Shape { partitions: 1, batch: 8 });
+        all().iter().for_each(|f| session.register_udf(f.as_ref().clone()));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        for (_, name) in KERNELS.iter().filter(|(k, _)| !matches!(k, Kernel::TextHash | Kernel::FloatKey)) {
+            let run = async { session.sql(&format!("select {name}('x', 'y', 'z')")).await?.collect().await };
+            assert!(runtime.block_on(run).unwrap_err().to_string().contains("Feedline's own plans"), "{name}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn order_keys_compare_as_rows_do(rows in proptest::collection::vec((proptest::option::of(0i64..4), -2.0f64..2.0), 2..40), desc: bool, nulls_first: bool, last: bool) {
+            let shape = Shape { partitions: 2, batch: 7 };
+            let a = Arc::new(Int64Array::from_iter(rows.iter().map(|r| r.0))) as ArrayRef;
+            let data = columns(vec![("a", a), ("b", Arc::new(Float64Array::from_iter_values(rows.iter().map(|r| r.1))))]);
+            let options = SortOptions { descending: desc, nulls_first };
+            let order = [(ident("a"), options), (float_key(ident("b")), SortOptions::default().desc())];
+            let made = tokio::runtime::Runtime::new().unwrap().block_on(async {
+                let keyed = table(&session(shape), data, shape).select(vec![order_key(&order, last).alias("key")]).unwrap();
+                let both = keyed.select(vec![order_row(ident("key"), last).alias(ROW), ident("key")]).unwrap();
+                both.sort(vec![ident("key").sort(true, true)]).unwrap().collect().await.unwrap()
+            });
+            let got: Vec<u64> = made.iter().flat_map(|b| b.column(0).as_primitive::<UInt64Type>().values().to_vec()).collect();
+            let mut expected: Vec<u64> = (0..rows.len() as u64).collect();
+            expected.sort_by(|x, y| {
+                let (x, y) = (*x as usize, *y as usize);
+                let nulls = |r: usize| rows[r].0.is_none() != nulls_first;
+                let a = nulls(x).cmp(&nulls(y)).then(if desc { rows[y].0.cmp(&rows[x].0) } else { rows[x].0.cmp(&rows[y].0) });
+                a.then(rows[y].1.total_cmp(&rows[x].1)).then(x.cmp(&y))
+            });
+            if last {
+                expected.reverse();
+            }
+            prop_assert_eq!(got, expected);
+        }
+    }
+}

@@ -80,7 +80,7 @@ pub struct Join {
 
 /// The key.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`on` takes a column, a list of columns, or a map from columns here to columns there")]
 enum On {
     /// `tailnum`, or `[carrier, flight]`: the same names on both sides.
     Same(OneOrMany),

@@ -216,8 +216,20 @@ pub fn canonical(value: f64) -> f64 {
 /// ends. A text of nothing else stays as it is, so that "!" and "?" are two texts.
 pub fn normalize_text(text: &str, out: &mut String) {
     out.clear();
+    if text.is_ascii() {
+        // NFKC leaves ASCII as it is, and most text is ASCII
+        fold_gaps(text.bytes().map(|b| char::from(b.to_ascii_lowercase())), out);
+    } else {
+        fold_gaps(text.nfkc().flat_map(char::to_lowercase), out);
+    }
+    if out.is_empty() {
+        out.push_str(text);
+    }
+}
+
+fn fold_gaps(chars: impl Iterator<Item = char>, out: &mut String) {
     let mut gap = false;
-    for c in text.nfkc().flat_map(char::to_lowercase) {
+    for c in chars {
         if is_gap(c) {
             gap = true;
             continue;
@@ -227,9 +239,6 @@ pub fn normalize_text(text: &str, out: &mut String) {
         }
         gap = false;
         out.push(c);
-    }
-    if out.is_empty() {
-        out.push_str(text);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Mistake, nearest};
 
 /// One column's name, or a list of names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a column's name or a list of names")]
 pub enum OneOrMany {
     /// `tailnum`
     One(String),
@@ -81,10 +81,18 @@ pub fn side<'a>(cx: &'a StageContext<'_>, at: &str, name: &str) -> Result<&'a Si
 /// everything else as it is.
 pub fn group_key(name: &str, kind: &DataType) -> Expr {
     match kind {
-        t if t.is_floating() => functions::float_key(ident(name)),
+        DataType::Dictionary(_, values) if !values.is_floating() => datafusion::logical_expr::cast(ident(name), values.as_ref().clone()),
+        t if is_float(t) => functions::float_key(ident(name)),
         t if t.is_nested() => functions::hash(0, vec![ident(name)]),
-        DataType::Dictionary(_, values) => datafusion::logical_expr::cast(ident(name), values.as_ref().clone()),
         _ => ident(name),
+    }
+}
+
+/// Whether values are floats, also in a dictionary.
+pub fn is_float(kind: &DataType) -> bool {
+    match kind {
+        DataType::Dictionary(_, values) => values.is_floating(),
+        other => other.is_floating(),
     }
 }
 

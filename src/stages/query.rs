@@ -64,7 +64,9 @@ pub fn own_session(state: SessionState, configure: impl FnOnce(SessionConfig) ->
     let mut config = state.config().clone();
     config.options_mut().sql_parser.enable_ident_normalization = false;
     config.options_mut().sql_parser.parse_float_as_decimal = false;
-    let config = configure(config).with_create_default_catalog_and_schema(true).with_information_schema(false);
+    // a projection above the sort would be dealt out to several partitions, and the order lost where they meet
+    let config = configure(config).with_round_robin_repartition(false);
+    let config = config.with_create_default_catalog_and_schema(true).with_information_schema(false);
     let builder = SessionStateBuilder::new_from_existing(state).with_catalog_list(Arc::new(MemoryCatalogProviderList::new()));
     SessionContext::new_with_state(builder.with_config(config).build())
 }

@@ -84,7 +84,7 @@ pub enum Split {
 
 /// A time as the spec gives it: a date, a timestamp or a whole number.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`at` takes dates such as \"2013-09-01\", timestamps or whole numbers")]
 pub enum Moment {
     /// `2013-09-01` or `2013-09-01T12:00:00`.
     Text(String),
@@ -94,7 +94,7 @@ pub enum Moment {
 
 /// Names of splits, with shares or without.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`into` takes names with shares, { train: 0.8, test: 0.2 }, or with `at` a list of names")]
 pub enum Parts {
     /// `{ train: 0.8, test: 0.2 }`
     Shares(IndexMap<String, f64>),

@@ -205,3 +205,26 @@ pub fn same_in_every_shape(decide: &Decide, data: &RecordBatch) -> Vec<Option<u3
 pub fn named(verdicts: &[Option<u32>]) -> Vec<usize> {
     verdicts.iter().enumerate().filter_map(|(i, v)| v.is_some().then_some(i)).collect()
 }
+
+/// Every stage's page has an example that its reader takes, and its options have a schema.
+#[test]
+fn pages_have_examples_that_parse() {
+    for def in super::REGISTRY {
+        let (_, rest) = def.page.split_once("```yaml\n").unwrap_or_else(|| panic!("{} has no example", def.name));
+        let (example, _) = rest.split_once("```").unwrap();
+        let stages: Vec<serde_json::Value> = serde_saphyr::from_str(example).unwrap_or_else(|e| panic!("{}: {e}", def.name));
+        let mut seen = false;
+        for stage in stages {
+            let (name, options) = match &stage {
+                serde_json::Value::String(name) => (name.clone(), serde_json::Value::Null),
+                serde_json::Value::Object(map) => map.iter().next().map(|(k, v)| (k.clone(), v.clone())).unwrap(),
+                other => panic!("{}: {other}", def.name),
+            };
+            seen |= name == def.name;
+            (find(&name).unwrap().parse)(options).unwrap_or_else(|m| panic!("{}: {m:?}", def.name));
+        }
+        assert!(seen, "{}", def.name);
+        let schema = (def.schema)(&mut schemars::SchemaGenerator::default());
+        assert!(schema.as_object().is_some(), "{}", def.name);
+    }
+}

@@ -80,7 +80,7 @@ fn strata_are_exact() {
 
 #[test]
 fn time_is_cut_by_count_and_equal_times_stay_together() {
-    let days = Date32Array::from_iter_values((0..1000).map(|i| (i * 7919 % 100) as i32));
+    let days = Date32Array::from_iter_values((0..1000).map(|i| i * 7919 % 100));
     let data = batch_of(vec![("d", Arc::new(days.clone()) as _)]);
     let codes = codes(&data, json!({"by": "time", "column": "d", "into": {"train": 0.75, "test": 0.25}}));
     assert_eq!(sizes(&codes, 2), [750, 250]);

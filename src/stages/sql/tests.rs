@@ -58,6 +58,8 @@ fn the_querys_order_comes_first() {
     // ties are broken by the other columns, also by a hidden key, and under a limit
     assert_eq!(longs(&run("select distance, carrier from input order by carrier desc nulls last"), "distance"), some(&[2, 3, 1, 4, 5]));
     assert_eq!(longs(&run("select distance from input order by carrier nulls first limit 2"), "distance"), some(&[5, 1]));
+    // an order inside a subquery is not the result's
+    assert_eq!(longs(&run("select * from (select distance from input order by distance desc) t"), "distance"), some(&[1, 2, 3, 4, 5]));
 }
 
 #[test]
@@ -157,7 +159,7 @@ proptest! {
             ("k", Arc::new(Int64Array::from_iter_values(values.iter().map(|v| v.0))) as ArrayRef),
             ("x", Arc::new(Float64Array::from_iter_values(values.iter().map(|v| v.1 / 3.0)))),
         ]);
-        for query in ["select k, sum(x) as s, stddev(x) as d from input group by k", "select sum(x) as s from input"] {
+        for query in ["select k, sum(x) as s, stddev(x) as d from input group by k", "select sum(x) as s from input", "select x * 2.0 + 1.0 as s from input order by k desc"] {
             let steps = Bench::new(&data).lower("sql", json!(query)).unwrap();
             let Step::Reshape(reshape) = &steps[0] else { panic!() };
             let bits = |shape| -> Vec<Option<u64>> {
