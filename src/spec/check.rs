@@ -80,7 +80,11 @@ impl<'a> Checker<'a> {
         let bound = |name: &str| schema.get(name).and_then(Json::as_u64);
         if bound("minItems").is_some_and(|least| count < least) {
             let least = bound("minItems").unwrap_or_default();
-            let words = if count == 0 { "this list is empty".to_owned() } else { format!("this list has {count} entries") };
+            let words = match count {
+                0 => "this list is empty".to_owned(),
+                1 => "this list has one entry".to_owned(),
+                n => format!("this list has {n} entries"),
+            };
             out.push(Mistake::new(at, words).help(format!("give at least {least}")));
         }
         if let Some(most) = bound("maxItems").filter(|most| count > *most) {
@@ -416,7 +420,7 @@ mod tests {
     fn lists_keep_their_lengths_and_kinds() {
         let pair = json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 });
         assert_eq!(check(pair.clone(), "[0, 1]"), "");
-        assert_eq!(check(pair.clone(), "[0]"), ": this list has 1 entries");
+        assert_eq!(check(pair.clone(), "[0]"), ": this list has one entry");
         assert_eq!(check(pair, "[0, a]"), "/1: expected a number, found text `a`");
         assert_eq!(check(json!({ "type": "array", "uniqueItems": true }), "[a, b, a]"), "/2: \"a\" is listed twice");
         let mixed = json!({ "type": "array", "prefixItems": [{ "type": "string" }], "items": { "type": "integer" } });
