@@ -19,7 +19,7 @@ pub(crate) struct Checker<'a> {
 impl<'a> Checker<'a> {
     /// A checker for schemas whose `$ref`s point into `$defs` of `root`.
     pub fn new(root: &'a Json) -> Self {
-        Self { defs: root.get("$defs").and_then(Json::as_object), fuel: std::cell::Cell::new(1_000_000) }
+        Self { defs: root.get("$defs").and_then(Json::as_object), fuel: std::cell::Cell::new(200_000) }
     }
 
     /// Adds every mistake of `node` to `out`. Values that came out of `${…}` take the type that is asked for.
@@ -80,7 +80,11 @@ impl<'a> Checker<'a> {
         let bound = |name: &str| schema.get(name).and_then(Json::as_u64);
         if bound("minItems").is_some_and(|least| count < least) {
             let least = bound("minItems").unwrap_or_default();
-            let words = if count == 0 { "this list is empty".to_owned() } else { format!("this list has {count} entries") };
+            let words = match count {
+                0 => "this list is empty".to_owned(),
+                1 => "this list has one entry".to_owned(),
+                n => format!("this list has {n} entries"),
+            };
             out.push(Mistake::new(at, words).help(format!("give at least {least}")));
         }
         if let Some(most) = bound("maxItems").filter(|most| count > *most) {
@@ -185,9 +189,12 @@ impl<'a> Checker<'a> {
         all.constants.extend(schema.get("enum").and_then(Json::as_array).into_iter().flatten());
         for word in ["anyOf", "oneOf"] {
             for option in schema.get(word).and_then(Json::as_array).into_iter().flatten() {
-                let Some(map) = option.as_object() else { continue };
-                let target: &Json = self.target(map).unwrap_or(option);
-                let Some(map) = target.as_object() else { continue };
+                let target: &Json = option.as_object().and_then(|map| self.target(map)).unwrap_or(option);
+                let Some(map) = target.as_object() else {
+                    // `true` allows anything
+                    all.schemas.push(target);
+                    continue;
+                };
                 let nested = ["const", "enum", "anyOf", "oneOf"].iter().any(|w| map.contains_key(*w));
                 if map.get("type").and_then(Json::as_str) == Some("null") {
                     all.null = true;
@@ -373,4 +380,72 @@ fn check_range(schema: &Map<String, Json>, node: &Node, at: &str, out: &mut Vec<
     let upper = most.map(|m| format!("at most {m}")).or_else(|| below.map(|m| format!("less than {m}")));
     let wanted: Vec<String> = [lower, upper].into_iter().flatten().collect();
     out.push(Mistake::new(at, format!("{number} is out of range")).help(format!("it must be {}", wanted.join(" and "))));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tree::Budget;
+    use super::super::yaml;
+    use super::*;
+
+    fn check(schema: Json, text: &str) -> String {
+        let mut node = yaml::parse(text, 0, 0, &mut Budget::default()).root.unwrap();
+        let mut out = Vec::new();
+        Checker::new(&schema).check(&schema, &mut node, "", &mut out);
+        out.iter().map(|m| format!("{}: {}", m.at, m.message)).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn schemas_that_allow_anything_do() {
+        assert_eq!(check(json!(true), "[1, {a: b}]"), "");
+        assert_eq!(check(json!({ "anyOf": [{ "type": "number" }, true] }), "text"), "");
+        assert_eq!(check(json!({ "type": "object", "additionalProperties": true }), "{ a: 1 }"), "");
+    }
+
+    #[test]
+    fn numbers_keep_their_ranges() {
+        let share = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1 });
+        assert_eq!((check(share.clone(), "0.5"), check(share.clone(), "1")), (String::new(), String::new()));
+        assert_eq!(
+            (check(share.clone(), "0"), check(share, "1.5")),
+            (": 0 is out of range".to_owned(), ": 1.5 is out of range".to_owned())
+        );
+        assert_eq!(check(json!({ "type": "integer", "format": "int32" }), "3000000000"), ": 3000000000 is out of range");
+        assert_eq!(check(json!({ "type": "integer" }), "3.0"), ": expected a whole number, found the number 3.0");
+    }
+
+    #[test]
+    fn lists_keep_their_lengths_and_kinds() {
+        let pair = json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 });
+        assert_eq!(check(pair.clone(), "[0, 1]"), "");
+        assert_eq!(check(pair.clone(), "[0]"), ": this list has one entry");
+        assert_eq!(check(pair, "[0, a]"), "/1: expected a number, found text `a`");
+        assert_eq!(check(json!({ "type": "array", "uniqueItems": true }), "[a, b, a]"), "/2: \"a\" is listed twice");
+        let mixed = json!({ "type": "array", "prefixItems": [{ "type": "string" }], "items": { "type": "integer" } });
+        assert_eq!(check(mixed, "[1, 1]"), "/0: expected text, found the number 1");
+    }
+
+    #[test]
+    fn alternatives_speak_through_the_nearest() {
+        let on = json!({ "anyOf": [{ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] }, { "type": "object" }] });
+        assert_eq!((check(on.clone(), "a"), check(on.clone(), "[a]"), check(on.clone(), "{ a: b }")), Default::default());
+        assert_eq!(check(on.clone(), "[a, 1]"), "/1: expected text, found the number 1");
+        assert_eq!(check(on, "5"), ": expected text, a list or a map, found the number 5");
+        // externally tagged: the key tells which is meant
+        let tagged = |name: &str, of: &str| json!({ "type": "object", "properties": { name: { "type": of } }, "required": [name], "additionalProperties": false });
+        let method = json!({ "oneOf": [{ "const": "mean" }, tagged("quantile", "number"), tagged("constant", "string")] });
+        assert_eq!(check(method.clone(), "{ quantile: high }"), "/quantile: expected a number, found text `high`");
+        assert_eq!(check(method, "{ quantil: 0.5 }"), "/quantil: unknown key `quantil`");
+    }
+
+    #[test]
+    fn alternatives_within_alternatives_end() {
+        let list = json!({ "type": "array", "items": { "$ref": "#/$defs/T" } });
+        let schema = json!({ "$defs": { "T": { "anyOf": [list, list, { "type": "string" }] } }, "$ref": "#/$defs/T" });
+        assert_eq!(check(schema.clone(), "[[a], [[b]]]"), "");
+        // twice as many comparisons with every level: 2^50 in all, were they not counted
+        let _ = check(schema, &format!("{}1{}", "[".repeat(50), "]".repeat(50)));
+    }
 }
