@@ -36,6 +36,7 @@ pub struct Manifest {
     /// The columns, in order.
     pub schema: Vec<ColumnInfo>,
     /// The columns that came in: what `feedline apply` expects of new data.
+    #[serde(default)]
     pub input_schema: Vec<ColumnInfo>,
     /// What the stages learned, by key.
     pub fits: Fits,

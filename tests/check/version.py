@@ -39,11 +39,21 @@ class Version:
         if not manifests:
             sys.exit(f"no version in {self.root}: run the pipeline first")
         self.manifest = json.loads(manifests[-1].read_text())
+        self._exact()
         self.db = duckdb.connect()
         self.db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         print(f"version {self.manifest['version']} of {self.manifest['name']} in {self.root}")
         self._shards(checks)
         self._rows(checks)
+
+    def _exact(self):
+        """Floating point stands in a manifest as text, exact to the last bit."""
+        for fit in self.manifest["fits"].values():
+            for name in ("mean", "variance", "min", "max"):
+                if name in fit:
+                    fit[name] = float(fit[name])
+            if fit["kind"] == "quantiles":
+                fit["values"] = [float(v) for v in fit["values"]]
 
     def _shards(self, checks):
         shards = self.manifest["shards"]
