@@ -90,7 +90,7 @@ pub enum Command {
     Feed(feed::FeedArgs),
     /// Show the quality report of a version.
     Report(report::ReportArgs),
-    /// Write a small example to begin with: dirty data and a pipeline for it.
+    /// Write a small example to begin with, dirty data and a pipeline for it, and run it.
     Quickstart(quickstart::QuickstartArgs),
     /// List the stages, or show the page of one.
     Stages(stages::StagesArgs),
@@ -138,7 +138,7 @@ fn dispatch(command: Command, global: GlobalArgs) -> Result<u8> {
         Command::Feed(args) => feed::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Validate(args) => validate::run(&args),
-        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Quickstart(args) => quickstart::run(&args, global.quiet),
         Command::Stages(args) => stages::run(&args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(args, &mut Cli::command()),

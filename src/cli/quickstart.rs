@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::print;
+use super::{SpecArgs, print};
 use crate::error::{Error, Result};
 use crate::spec::json_schema_text;
 
@@ -20,20 +20,31 @@ pub struct QuickstartArgs {
     /// The folder to write: a new one, or an empty one.
     #[arg(default_value = "feedline-quickstart")]
     folder: PathBuf,
+    /// Only write it, do not run the pipeline.
+    #[arg(long)]
+    no_run: bool,
 }
 
 /// The example's pipeline.
 const PIPELINE: &str = include_str!("quickstart/pipeline.yaml");
 
-pub(super) fn run(args: &QuickstartArgs) -> Result<u8> {
+pub(super) fn run(args: &QuickstartArgs, quiet: bool) -> Result<u8> {
     write(&args.folder)?;
     let folder = args.folder.display();
+    print(&format!("wrote {folder}: the orders of a chain of teahouses, as dirty as real data\n\n"))?;
+    if args.no_run {
+        return print(&format!("next:\n  feedline run {folder}/pipeline.yaml\n")).map(|()| 0);
+    }
+    let spec = SpecArgs { path: args.folder.join("pipeline.yaml"), set: Vec::new() };
+    let (outcome, dataset) = super::run::execute(&spec, false, quiet)?;
     print(&format!(
-        "wrote {folder}: the orders of a chain of teahouses, as dirty as real data\n\n\
-         \x20 cd {folder}\n\
-         \x20 feedline validate pipeline.yaml      # is the spec right?\n\
-         \x20 feedline run pipeline.yaml           # clean, split, balance, normalize\n\n\
-         pipeline.yaml explains itself.\n"
+        "{}\nnext:\n\
+         \x20 open the report in a browser: its path stands above\n\
+         \x20 read {folder}/pipeline.yaml: it explains itself; change it and run it again\n\
+         \x20 feedline run {folder}/pipeline.yaml\n\
+         \x20 feedline feed {dataset}        # batches as a trainer gets them\n\
+         \x20 feedline ls {dataset}\n",
+        super::run::text(&outcome)
     ))?;
     Ok(0)
 }

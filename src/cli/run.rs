@@ -10,6 +10,7 @@ use super::{SpecArgs, block_on, print};
 use crate::engine::run::{Outcome, RunOptions, run as run_pipeline};
 use crate::error::Result;
 use crate::progress::Progress;
+use crate::storage::Location;
 
 /// Options of `feedline run`.
 #[derive(Debug, Clone, Args)]
@@ -32,15 +33,20 @@ pub struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs, quiet: bool) -> Result<u8> {
-    let Opened { loaded, base } = args.spec.open()?;
-    let progress = Arc::new(Progress::default());
-    let options = RunOptions { force: args.force, progress: progress.clone() };
-    let outcome = {
-        let _bars = Bars::draw(progress, quiet);
-        block_on(loaded.pipeline.resources.threads, run_pipeline(&loaded, &base, &options))?
-    };
+    let (outcome, _) = execute(&args.spec, args.force, quiet)?;
     print(&if args.json { json(&outcome) } else { text(&outcome) })?;
     Ok(0)
+}
+
+/// Runs a spec; gives what it did and where its dataset lies.
+pub(super) fn execute(spec: &SpecArgs, force: bool, quiet: bool) -> Result<(Outcome, String)> {
+    let Opened { loaded, base } = spec.open()?;
+    let progress = Arc::new(Progress::default());
+    let options = RunOptions { force, progress: progress.clone() };
+    let _bars = Bars::draw(progress, quiet);
+    let outcome = block_on(loaded.pipeline.resources.threads, run_pipeline(&loaded, &base, &options))?;
+    let dataset = Location::open(&loaded.pipeline.sink.uri, &base)?.display();
+    Ok((outcome, dataset))
 }
 
 /// What a run did, in a few lines.

@@ -22,7 +22,7 @@ class Replay:
         self.v, self.db, self.raw, self.checks = version, version.db, raw, checks
         self.db.execute(f"""
             CREATE TABLE t AS SELECT * EXCLUDE (filename, file_row_number), row_number() OVER (ORDER BY filename, file_row_number) AS _n, NULL::VARCHAR AS _split
-            FROM read_parquet('{raw}/flights/**/*.parquet', hive_partitioning = true, filename = true, file_row_number = true)
+            FROM read_parquet('{raw}/flights/**/*.parquet', hive_partitioning = true, hive_types = {{'month': BIGINT}}, filename = true, file_row_number = true)
         """)
         checks.equal("rows in", self.count(), version.manifest["rows"]["input"])
 

@@ -17,10 +17,12 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// An empty one.
     pub fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
+    /// Where it lies.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -41,12 +43,36 @@ impl Bench {
         self.run_with(spec, &[])
     }
 
+    /// Runs a spec with values set.
     pub fn run_with(&self, spec: &str, overrides: &[(&str, &str)]) -> Result<Outcome> {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let loaded = feedline::spec::load(spec, "test.yaml", &overrides, &|_| None)?;
         let threads = loaded.pipeline.resources.threads;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
         runtime.block_on(run(&loaded, self.path(), &RunOptions { force: true, ..Default::default() }))
+    }
+
+    /// The newest version below `out`, if there is one.
+    pub fn newest(&self, out: &str) -> Option<Manifest> {
+        let folder = self.path().join(out).join("_feedline/versions");
+        let mut files: Vec<_> = std::fs::read_dir(folder).ok()?.map(|e| e.unwrap().path()).collect();
+        // A file in the making has a name that no reader looks for.
+        files.retain(|f| f.extension().is_some_and(|e| e == "json"));
+        files.sort();
+        Some(serde_json::from_slice(&std::fs::read(files.last()?).unwrap()).unwrap())
+    }
+
+    /// All files below a folder.
+    pub fn files(&self, folder: &str) -> Vec<String> {
+        fn walk(at: &Path, out: &mut Vec<String>) {
+            for entry in std::fs::read_dir(at).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { walk(&path, out) } else { out.push(path.display().to_string()) }
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.path().join(folder), &mut out);
+        out
     }
 
     /// All rows of a split of a version below `out`, as one batch.
