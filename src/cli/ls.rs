@@ -10,7 +10,7 @@ use crate::error::Result;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   feedline ls out/teahouse
-  feedline ls s3://bucket/datasets/teahouse --json")]
+  feedline ls out/teahouse --json")]
 pub struct LsArgs {
     /// The dataset's folder.
     #[arg(value_name = "DATASET")]

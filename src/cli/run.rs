@@ -16,7 +16,7 @@ use crate::storage::Location;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   feedline run pipeline.yaml
-  feedline run pipeline.yaml --set vars.raw=s3://bucket/raw --set resources.memory=4GiB
+  feedline run pipeline.yaml --set vars.raw=/data/raw --set resources.memory=4GiB
   feedline --log-format json run pipeline.yaml --json > summary.json
 
 A run that was killed is taken up by running the same again.")]

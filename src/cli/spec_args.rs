@@ -14,7 +14,7 @@ pub struct SpecArgs {
     /// The pipeline's YAML file, or `-` for stdin.
     #[arg(value_name = "PIPELINE")]
     pub path: PathBuf,
-    /// Set a value in the spec, for example `vars.raw=s3://bucket/raw` or `stages.2.dedup.keep=last` (list entries count from 0); may be
+    /// Set a value in the spec, for example `vars.raw=/data/raw` or `stages.2.dedup.keep=last` (list entries count from 0); may be
     /// repeated.
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     pub set: Vec<(String, String)>,

@@ -12,7 +12,7 @@ use crate::spec::Loaded;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   feedline validate pipeline.yaml
-  feedline validate pipeline.yaml --set vars.raw=s3://bucket/raw
+  feedline validate pipeline.yaml --set vars.raw=/data/raw
   generate-spec | feedline validate - --json")]
 pub struct ValidateArgs {
     #[command(flatten)]

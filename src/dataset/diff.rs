@@ -52,7 +52,8 @@ impl Diff {
             m.inputs.iter().map(|i| (format!("{}: {}", i.source, i.path), i.fingerprint.clone())).collect()
         };
         let (before, after) = (inputs(old), inputs(new));
-        let missing = |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>| a.keys().filter(|k| !b.contains_key(*k)).cloned().collect();
+        let missing =
+            |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>| a.keys().filter(|k| !b.contains_key(*k)).cloned().collect();
         let shards: BTreeSet<&String> = old.shards.iter().map(|s| &s.path).collect();
         let shared = new.shards.iter().filter(|s| shards.contains(&s.path)).count();
         Self {

@@ -32,7 +32,9 @@ pub async fn verify(dataset: &Dataset, manifest: &Manifest) -> Result<Vec<Fault>
     let checks = stream::iter(files).map(|(path, expected)| async move {
         let what = match hash(dataset, &path).await? {
             None => "is missing".to_owned(),
-            Some(got) if got != expected => format!("has SHA-256 {}…, the manifest says {}…", &got[..12], &expected[..12.min(expected.len())]),
+            Some(got) if got != expected => {
+                format!("has SHA-256 {}…, the manifest says {}…", &got[..12], &expected[..12.min(expected.len())])
+            }
             Some(_) => return Ok(None),
         };
         Ok::<_, Error>(Some(Fault { path, what }))

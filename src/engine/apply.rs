@@ -37,8 +37,10 @@ pub async fn apply(loaded: &Loaded, base: &Path, manifest: &Manifest, to: &Locat
     sources.insert(main.name.clone(), main.clone());
     let (plan, sides) = plan(loaded, &sources)?;
     let [segment] = plan.segments.as_slice() else {
-        return Err(Error::usage("this pipeline makes new rows out of many (`sql`, `shuffle` or a large `join`), which cannot be applied to new data")
-            .hint("apply a version of a pipeline whose stages change columns or decide on rows"));
+        return Err(Error::usage(
+            "this pipeline makes new rows out of many (`sql`, `shuffle` or a large `join`), which cannot be applied to new data",
+        )
+        .hint("apply a version of a pipeline whose stages change columns or decide on rows"));
     };
     let session = session(&loaded.pipeline.resources)?;
     let staging = to.child("_feedline/staging");

@@ -97,7 +97,7 @@ impl Make {
                 let exprs = bind(need(fits, &columns.fits)?)?;
                 let exprs: Vec<_> = wanted.iter().filter_map(|k| exprs.get(*k).cloned()).collect();
                 let program = bridge::Program::new(before, &exprs).map_err(|e| e.at(format!("stage `{label}`")))?;
-                for (field, t) in made.iter().zip(program.types()).filter(|(f, t)| f.data_type() != *t) {
+                if let Some((field, t)) = made.iter().zip(program.types()).find(|(f, t)| f.data_type() != *t) {
                     let message = format!("column `{}` would come out as {t}, not as {}", field.name(), field.data_type());
                     return Err(Error::internal(message).at(format!("stage `{label}`")));
                 }

@@ -24,7 +24,7 @@ pub struct Plan {
     pub segments: Vec<Segment>,
     /// The splits' names; empty where the pipeline does not split.
     pub splits: Vec<String>,
-    /// Columns of the split's key, where it has one: what leakage is measured by.
+    /// The columns that come out.
     pub output: SchemaRef,
 }
 

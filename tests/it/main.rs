@@ -1,5 +1,8 @@
 //! All integration tests in one binary, so that it links once.
 
+// In a test a panic is how a fault is told.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod kill;
 mod same_bytes;
 mod spine;

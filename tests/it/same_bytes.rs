@@ -9,12 +9,25 @@ use crate::support::Bench;
 /// Rows with duplicates, nulls, outliers, near-duplicate texts, classes of unequal size, in a poor order.
 fn dirty(first: i64, n: i64) -> RecordBatch {
     let ids: Vec<i64> = (first..first + n).map(|i| (i * 7919) % 1_000_003).collect();
-    let text = |i: &i64| format!("Permission is hereby granted free of charge to person {} to deal with the {} software as they see fit", i % 40, ["old", "new"][(*i % 2) as usize]);
+    let text = |i: &i64| {
+        format!(
+            "Permission is hereby granted free of charge to person {} to deal with the {} software as they see fit",
+            i % 40,
+            ["old", "new"][(*i % 2) as usize]
+        )
+    };
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("zone", Arc::new(ids.iter().map(|i| (i % 11 != 0).then(|| format!("Z{}", i % 13))).collect::<StringArray>())),
         ("id", Arc::new(Int64Array::from(ids.clone()))),
         ("key", Arc::new(ids.iter().map(|i| Some(i % 700)).collect::<Int64Array>())),
-        ("x", Arc::new(ids.iter().map(|i| (i % 7 != 0).then_some(if i % 101 == 0 { 1e6 } else { (*i as f64).sin() * 50.0 })).collect::<Float64Array>())),
+        (
+            "x",
+            Arc::new(
+                ids.iter()
+                    .map(|i| (i % 7 != 0).then_some(if i % 101 == 0 { 1e6 } else { (*i as f64).sin() * 50.0 }))
+                    .collect::<Float64Array>(),
+            ),
+        ),
         ("y", Arc::new(ids.iter().map(|i| Some((*i as f64) / 3.0)).collect::<Float64Array>())),
         ("label", Arc::new(ids.iter().map(|i| Some(["no", "no", "no", "yes"][(*i % 4) as usize])).collect::<StringArray>())),
         ("at", Arc::new(TimestampMicrosecondArray::from_iter_values(ids.iter().map(|i| i * 1_000_000)))),
@@ -31,14 +44,29 @@ const CASES: &[(&str, &str)] = &[
     ("dedup by order", "[{dedup: {keys: [key], keep: first, order_by: ['y desc']}}]"),
     ("dedup row and text", "[{dedup: {row: true}}, {dedup: {text: text}}]"),
     ("near_dedup", "[{near_dedup: {column: text, threshold: 0.7}}]"),
-    ("split hash, clean, normalize, encode", "[{split: {by: hash, key: key, into: {train: 0.8, test: 0.2}}}, {clean: {outliers: {x: {method: zscore, threshold: 3, action: drop}}, fill_null: {x: mean, zone: mode}}}, {derive: {z: 'x * 2 + y'}}, {normalize: {standard: [x], minmax: [z], robust: [y]}}, {encode: {ordinal: [zone]}}]"),
-    ("split stratified, undersample", "[{split: {by: stratified, column: label, into: {train: 0.75, validation: 0.25}}}, {balance: {column: label, method: undersample}}]"),
-    ("split group, oversample, fit after copies", "[{split: {by: group, key: zone, into: {train: 0.6, test: 0.4}}}, {balance: {column: label, method: oversample}}, {normalize: {standard: [y]}}]"),
-    ("split time, weights", "[{split: {by: time, column: at, into: {train: 0.7, test: 0.3}}}, {balance: {column: label, method: weights}}]"),
+    (
+        "split hash, clean, normalize, encode",
+        "[{split: {by: hash, key: key, into: {train: 0.8, test: 0.2}}}, {clean: {outliers: {x: {method: zscore, threshold: 3, action: drop}}, fill_null: {x: mean, zone: mode}}}, {derive: {z: 'x * 2 + y'}}, {normalize: {standard: [x], minmax: [z], robust: [y]}}, {encode: {ordinal: [zone]}}]",
+    ),
+    (
+        "split stratified, undersample",
+        "[{split: {by: stratified, column: label, into: {train: 0.75, validation: 0.25}}}, {balance: {column: label, method: undersample}}]",
+    ),
+    (
+        "split group, oversample, fit after copies",
+        "[{split: {by: group, key: zone, into: {train: 0.6, test: 0.4}}}, {balance: {column: label, method: oversample}}, {normalize: {standard: [y]}}]",
+    ),
+    (
+        "split time, weights",
+        "[{split: {by: time, column: at, into: {train: 0.7, test: 0.3}}}, {balance: {column: label, method: weights}}]",
+    ),
     ("join, concat", "[{concat: {with: more}}, {join: {with: zones, on: [zone], how: left}}]"),
     ("shuffle", "[{filter: 'key < 300'}, {shuffle: {}}]"),
     ("sql", "[{sql: 'select zone, label, count(*) as n, avg(y) as mean_y, sum(x) as sum_x from input group by zone, label'}]"),
-    ("cast", "[{cast: {columns: {key: float64, label: utf8}}}, {clean: {outliers: {y: {method: iqr, action: clip}}, drop_nulls: [zone], fit_on: all}}]"),
+    (
+        "cast",
+        "[{cast: {columns: {key: float64, label: utf8}}}, {clean: {outliers: {y: {method: iqr, action: clip}}, drop_nulls: [zone], fit_on: all}}]",
+    ),
 ];
 
 fn spec(stages: &str) -> String {

@@ -43,13 +43,22 @@ impl Bench {
         self.run_with(spec, &[])
     }
 
+    /// Runs a spec unless the newest version was made of the same.
+    pub fn run_lazily(&self, spec: &str) -> Result<Outcome> {
+        self.execute(spec, &[], false)
+    }
+
     /// Runs a spec with values set.
     pub fn run_with(&self, spec: &str, overrides: &[(&str, &str)]) -> Result<Outcome> {
+        self.execute(spec, overrides, true)
+    }
+
+    fn execute(&self, spec: &str, overrides: &[(&str, &str)], force: bool) -> Result<Outcome> {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let loaded = feedline::spec::load(spec, "test.yaml", &overrides, &|_| None)?;
         let threads = loaded.pipeline.resources.threads;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
-        runtime.block_on(run(&loaded, self.path(), &RunOptions { force: true, ..Default::default() }))
+        runtime.block_on(run(&loaded, self.path(), &RunOptions { force, ..Default::default() }))
     }
 
     /// The newest version below `out`, if there is one.
