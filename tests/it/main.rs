@@ -2,3 +2,4 @@
 
 mod spine;
 mod support;
+mod wrong_inputs;
