@@ -243,24 +243,33 @@ fn odd_values_and_names_pass_through_every_stage() {
 }
 
 #[test]
-fn columns_of_nulls_or_of_no_numbers_are_told_of() {
+fn columns_of_nulls_are_told_of_and_nothing_is_learned_from_infinities() {
     let learn = format!(
         "{SPLIT}, {{ clean: {{ outliers: {{ x: {{ method: zscore, action: clip }} }}, fill_null: {{ x: median }} }} }}, \
          {{ normalize: {{ standard: [x] }} }}"
     );
+    let bench = bench();
+    bench.parquet("in/a.parquet", &with(0, "x", new_null_array(&DataType::Float64, 300)));
+    let said = run(&bench, &spec(&learn));
+    said.expect("null", 0, &[]);
+    assert!(said.out.contains("x: every value is null"), "{}", said.out);
+    assert_eq!(manifest(&bench).rows.output, 300);
+
     let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0, 3.0];
-    let cases: [(&str, ArrayRef, &str); 2] = [
-        ("null", new_null_array(&DataType::Float64, 300), "x: every value is null"),
-        ("NaN", Arc::new((0..300).map(|i| Some(odd[i % 5])).collect::<Float64Array>()), "NaN or infinite"),
-    ];
-    for (case, column, words) in cases {
-        let bench = bench();
-        bench.parquet("in/a.parquet", &with(0, "x", column));
-        let said = run(&bench, &spec(&learn));
-        said.expect(case, 0, &[]);
-        assert!(said.out.contains(words), "{case}: {}", said.out);
-        assert_eq!(manifest(&bench).rows.output, 300, "{case}");
+    let bench = self::bench();
+    bench.parquet("in/a.parquet", &with(0, "x", Arc::new((0..300).map(|i| Some(odd[i % 5])).collect::<Float64Array>())));
+    for stage in ["normalize: { standard: [x] }", "normalize: { minmax: [x] }", "clean: { fill_null: { x: mean } }"] {
+        let words = ["column `x`", "infinite values", "method: bounds"];
+        run(&bench, &spec(&format!("{SPLIT}, {{ {stage} }}"))).expect(stage, 3, &words);
     }
+    // What the message says to do helps: NaN and infinities are filled, and the report has nothing left to warn of.
+    let mended = "{ clean: { outliers: { x: { method: bounds, lower: -1e100, upper: 1e100, action: null } }, fill_null: { x: mean } } }";
+    let said = run(&bench, &spec(&format!("{SPLIT}, {mended}, {{ normalize: {{ standard: [x] }} }}")));
+    said.expect("mended", 0, &[]);
+    assert!(!said.out.contains("NaN or infinite"), "{}", said.out);
+    let rows = bench.rows("out", &manifest(&bench), "test");
+    let x = rows.column_by_name("x").unwrap().as_any().downcast_ref::<Float64Array>().unwrap();
+    assert!(x.null_count() == 0 && x.iter().flatten().all(|v| v.is_finite() && v.abs() < 10.0));
 }
 
 #[test]
