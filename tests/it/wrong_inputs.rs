@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::array_value_to_string;
-use assert_cmd::cargo::cargo_bin;
 use feedline::dataset::Manifest;
 
 use crate::support::{Bench, table};
@@ -50,7 +49,7 @@ impl Said {
 }
 
 fn feedline(bench: &Bench, args: &[&str]) -> Command {
-    let mut command = Command::new(cargo_bin!("feedline"));
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("feedline"));
     command.args(args).current_dir(bench.path()).env("NO_COLOR", "1").env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
     command
 }
@@ -83,8 +82,9 @@ fn bench() -> Bench {
 /// The table of `support` with one column made anew.
 fn with(first: i64, name: &str, array: ArrayRef) -> RecordBatch {
     let table = table(first, array.len() as i64);
-    let columns = table.schema().fields().iter().map(|f| f.name().clone()).zip(table.columns().to_vec());
-    let mut columns: Vec<(String, ArrayRef)> = columns.collect();
+    let schema = table.schema();
+    let names = schema.fields().iter().map(|f| f.name().clone());
+    let mut columns: Vec<(String, ArrayRef)> = names.zip(table.columns().to_vec()).collect();
     match columns.iter_mut().find(|(n, _)| n == name) {
         Some((_, old)) => *old = array,
         None => columns.push((name.to_owned(), array)),
@@ -105,6 +105,15 @@ fn text(batch: &RecordBatch, column: &str, row: usize) -> String {
     array_value_to_string(batch.column_by_name(column).unwrap(), row).unwrap()
 }
 
+type Change = fn(&mut Vec<u8>);
+
+/// Overwrites a part of a Parquet file, given its size and where its footer begins.
+fn noise(bytes: &mut [u8], part: fn(usize, usize) -> std::ops::Range<usize>) {
+    let n = bytes.len();
+    let footer = n - 8 - u32::from_le_bytes(bytes[n - 8..n - 4].try_into().unwrap()) as usize;
+    bytes[part(n, footer)].fill(0xff);
+}
+
 fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = std::fs::read(path).unwrap();
     change(&mut bytes);
@@ -113,35 +122,13 @@ fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 
 #[test]
 fn broken_shards_stop_the_run_or_are_left_out() {
-    type Change = fn(&mut Vec<u8>);
     let cases: [(&str, Change, &str); 6] = [
         ("text", |b| *b = b"I am text, not Parquet".repeat(9), "not a Parquet file"),
         ("empty file", Vec::clear, "only 0 bytes long"),
         ("truncated", |b| b.truncate(b.len() / 2), "cut short"),
-        (
-            "footer too long",
-            |b| {
-                let n = b.len();
-                b[n - 8..n - 4].fill(0xff)
-            },
-            "longer than the file",
-        ),
-        (
-            "footer of noise",
-            |b| {
-                let n = b.len();
-                b[n - 108..n - 8].fill(0x5f)
-            },
-            "footer",
-        ),
-        (
-            "pages of noise",
-            |b| {
-                let n = b.len() / 4;
-                b[n..2 * n].fill(0xe4)
-            },
-            "damaged",
-        ),
+        ("footer too long", |b| noise(b, |n, _| n - 8..n - 4), "longer than the file"),
+        ("footer of noise", |b| noise(b, |n, footer| footer..n - 8), "the Parquet footer cannot be read"),
+        ("pages of noise", |b| noise(b, |_, footer| footer / 4..footer / 2), "the shard is damaged"),
     ];
     for (case, change, words) in cases {
         let bench = bench();
@@ -427,7 +414,7 @@ impl Drop for Small<'_> {
 #[test]
 fn a_full_disk_is_named_and_the_run_can_go_on_later() {
     let bench = bench();
-    bench.parquet("in/b.parquet", &table(300, 150_000));
+    bench.parquet("in/b.parquet", &table(300, 300_000));
     let out = bench.path().join("out");
     std::fs::create_dir_all(&out).unwrap();
     let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(&out).stderr(Stdio::null()).status();
@@ -440,6 +427,6 @@ fn a_full_disk_is_named_and_the_run_can_go_on_later() {
     assert!(!out.join("_feedline/versions/00000001.json").exists());
     assert!(Command::new("mount").args(["-o", "remount,size=64m"]).arg(&out).status().unwrap().success());
     run(&bench, &spec("")).expect("with space", 0, &[]);
-    assert_eq!(manifest(&bench).rows.output, 150_300);
+    assert_eq!(manifest(&bench).rows.output, 300_300);
     drop(small);
 }
