@@ -109,6 +109,21 @@ impl Error {
         self
     }
 
+    /// Adds the wider place around the one that is known: the shard around a row.
+    pub fn within(mut self, wider: impl Into<String>) -> Self {
+        let wider = wider.into();
+        self.0.place = Some(self.0.place.take().map_or_else(|| wider.clone(), |place| format!("{place}, in {wider}")));
+        self
+    }
+
+    /// The same error where the spec said what was used wrongly: a location in a spec is a mistake of the spec, not of the command line.
+    pub fn in_spec(mut self) -> Self {
+        if self.0.kind == Kind::Usage {
+            self.0.kind = Kind::Spec;
+        }
+        self
+    }
+
     /// Adds what to do next.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint.get_or_insert(hint.into());
@@ -269,6 +284,7 @@ impl From<object_store::Error> for Error {
                 (format!("permission denied: {path}"), "give the user who runs Feedline access to it")
             }
             _ if text.contains("Permission denied") => (text.clone(), "give the user who runs Feedline access to it"),
+            _ if text.contains("Not a directory") => (text.clone(), "a file lies where a folder should be: check the path"),
             O::AlreadyExists { path, .. } => (format!("already exists: {path}"), "another run wrote it; run again"),
             _ => (text.clone(), "run again; finished work is kept"),
         };
@@ -326,6 +342,17 @@ mod tests {
         assert_eq!(nearest("tailnmu", ["tailnum", "flight"]), "did you mean `tailnum`?");
         assert_eq!(nearest("zzzzzz", ["a", "b"]), "valid names: a, b");
         assert_eq!(nearest("x", []), "there are none to choose from");
+    }
+
+    #[test]
+    fn a_wider_place_goes_around_the_narrow_one() {
+        assert_eq!(Error::input("x").at("row 7").within("`a.parquet`").place(), Some("row 7, in `a.parquet`"));
+        assert_eq!(Error::input("x").within("`a.parquet`").place(), Some("`a.parquet`"));
+    }
+
+    #[test]
+    fn wrong_use_in_a_spec_is_a_mistake_of_the_spec_and_other_errors_stay() {
+        assert_eq!((Error::usage("x").in_spec().exit_code(), Error::storage("x").in_spec().exit_code()), (78, 3));
     }
 
     #[test]

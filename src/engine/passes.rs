@@ -70,16 +70,11 @@ async fn one(live: &mut Live, number: usize, pass: &Pass, at: &Location, session
             live.progress.begin(label.as_str(), live.units_before(pass.upto).map(|u| u64::from(u.rows)).sum(), 0);
             let view = live.view(pass.upto, (!pass.locals.is_empty()).then_some(rows_layer.as_str()));
             let fits = match &pass.kind {
-                PassKind::Fit(steps) => learn(&view, steps, session).await?,
-                PassKind::Decide(step) => {
-                    decide(&view, *step, &table_layer, session).await?;
-                    Fits::new()
-                }
-                PassKind::Settle | PassKind::Reshape(_) | PassKind::Deliver => {
-                    settle(&view).await?;
-                    Fits::new()
-                }
+                PassKind::Fit(steps) => learn(&view, steps, session).await,
+                PassKind::Decide(step) => decide(&view, *step, &table_layer, session).await.map(|()| Fits::new()),
+                PassKind::Settle | PassKind::Reshape(_) | PassKind::Deliver => settle(&view).await.map(|()| Fits::new()),
             };
+            let fits = fits.map_err(|e| e.at(format!("pass `{label}`")))?;
             checkpoint.write(serde_json::to_vec(&Done { fits: fits.clone() })?).await?;
             fits
         }

@@ -45,11 +45,10 @@ enum Work {
 /// Makes a row decision.
 struct Test {
     test: Box<dyn RowTest>,
-    /// The columns that the test was bound to, in that order: a test may know them by their places.
-    bound: SchemaRef,
     gives: Gives,
     train_only: Option<u8>,
     keep: Vec<String>,
+    label: String,
 }
 
 impl Program {
@@ -59,11 +58,11 @@ impl Program {
             let keep: Vec<String> = prefix.needed[i + 1].iter().cloned().collect();
             let label = &segment.steps[i].label;
             let op = match &segment.steps[i].step {
-                Step::Columns(c) => Op::Make(Make::bind(c, &segment.steps[i].before, keep, label, fits)?),
-                Step::Decide(d) => Op::Test(Test::bind(d, keep, segment, i, prefix, fits)?),
+                Step::Columns(c) => Make::bind(c, &segment.steps[i].before, keep, label, fits).map(Op::Make),
+                Step::Decide(d) => Test::bind(d, keep, segment, i, prefix, fits).map(Op::Test),
                 other => return Err(Error::internal(format!("{other:?} cannot run inside a pass"))),
             };
-            Ok((i, op))
+            Ok((i, op.map_err(|e| e.at(stage(label)))?))
         });
         Ok(Self { ops: ops.collect::<Result<_>>()? })
     }
@@ -96,10 +95,10 @@ impl Make {
             ColumnWork::Polars(bind) => {
                 let exprs = bind(need(fits, &columns.fits)?)?;
                 let exprs: Vec<_> = wanted.iter().filter_map(|k| exprs.get(*k).cloned()).collect();
-                let program = bridge::Program::new(before, &exprs).map_err(|e| e.at(format!("stage `{label}`")))?;
-                if let Some((field, t)) = made.iter().zip(program.types()).find(|(f, t)| f.data_type() != *t) {
+                let program = bridge::Program::new(before, &exprs)?;
+                for (field, t) in made.iter().zip(program.types()).filter(|(f, t)| f.data_type() != *t) {
                     let message = format!("column `{}` would come out as {t}, not as {}", field.name(), field.data_type());
-                    return Err(Error::internal(message).at(format!("stage `{label}`")));
+                    return Err(Error::internal(message));
                 }
                 Work::Polars(program)
             }
@@ -109,9 +108,9 @@ impl Make {
 
     fn run(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let made: Vec<ArrayRef> = match &self.work {
-            Work::Polars(program) => program.run(batch).map_err(|e| e.at(format!("stage `{}`", self.label)))?,
+            Work::Polars(program) => program.run(batch).map_err(|e| e.at(stage(&self.label)))?,
             Work::Arrow(make) => {
-                let all = make(batch)?;
+                let all = make(batch).map_err(|e| e.at(stage(&self.label)))?;
                 self.wanted.iter().filter_map(|k| all.get(*k).cloned()).collect()
             }
         };
@@ -119,7 +118,7 @@ impl Make {
         for (field, array) in self.made.iter().zip(made) {
             if array.data_type() != field.data_type() {
                 let message = format!("column `{}` came out as {}, not as {}", field.name(), array.data_type(), field.data_type());
-                return Err(Error::internal(message).at(format!("stage `{}`", self.label)));
+                return Err(Error::internal(message).at(stage(&self.label)));
             }
             out.push((field.clone().with_nullable(true), array));
         }
@@ -134,17 +133,16 @@ impl Test {
         let visible = prefix.needed[i].iter().filter_map(|n| before.field_with_name(n).ok().cloned());
         let mut fields: Vec<Field> = visible.map(|f| f.with_nullable(true)).collect();
         fields.push(row_field());
-        let bound = Arc::new(Schema::new(fields));
-        let test = how.bind(&bound, need(fits, &d.fits)?)?;
+        let test = how.bind(&Arc::new(Schema::new(fields)), need(fits, &d.fits)?)?;
         let train_only = match (d.on, segment.train()) {
             (Scope::Train, Some(train)) if !matches!(d.gives, Gives::Splits(_)) => Some(train),
             _ => None,
         };
-        Ok(Self { test, bound, gives: d.gives.clone(), train_only, keep })
+        Ok(Self { test, gives: d.gives.clone(), train_only, keep, label: segment.steps[i].label.clone() })
     }
 
     fn run(&self, batch: RecordBatch, step: usize, record: &mut Recorder) -> Result<RecordBatch> {
-        let codes = self.test.codes(&arrange(&batch, &self.bound)?)?;
+        let codes = self.test.codes(&batch).map_err(|e| e.at(stage(&self.label)))?;
         let rows = batch.column_by_name(ROW).ok_or_else(|| Error::internal("a batch has lost its row identities"))?;
         let rows = rows.as_primitive::<UInt64Type>().values();
         if let Gives::Splits(_) = &self.gives {
@@ -172,6 +170,11 @@ impl Test {
         let stays: BooleanArray = codes.iter().map(|c| Some(c.is_none())).collect();
         Ok(filter_record_batch(&batch, &stays)?)
     }
+}
+
+/// How a stage is named as the place of an error.
+fn stage(label: &str) -> String {
+    format!("stage `{label}`")
 }
 
 /// The columns of a batch that are needed further on, and the hidden ones.

@@ -189,7 +189,9 @@ impl Rows {
                 Some((first, batch)) => {
                     self.view.live.progress.add(batch.num_rows() as u64, 0);
                     let batch = identify(batch, &open.unit, first, &open.state, self.splits)?;
-                    let batch = self.program.run(batch, open.unit.enters, &mut open.record)?;
+                    let unit = &open.unit;
+                    let shard = || format!("`{}` of source `{}`", unit.shard.path, unit.source.name);
+                    let batch = self.program.run(batch, unit.enters, &mut open.record).map_err(|e| e.within(shard()))?;
                     return Ok(Some((open.unit.id, arrange(&batch, &self.schema)?)));
                 }
                 None => self.end().await?,

@@ -59,7 +59,7 @@ type LeftOut = Vec<(String, String, String)>;
 
 /// Runs a pipeline and publishes a version. Relative paths in the spec start from `base`.
 pub async fn run(loaded: &Loaded, base: &Path, options: &RunOptions) -> Result<Outcome> {
-    let root = Location::open(&loaded.pipeline.sink.uri, base)?;
+    let root = Location::open(&loaded.pipeline.sink.uri, base).map_err(Error::in_spec)?;
     let _lease = Lease::take(&root)?;
     let mut left_out = LeftOut::new();
     loop {

@@ -18,8 +18,13 @@ impl Lease {
     /// Takes the lease, or fails with exit code 75 where another run holds it.
     pub fn take(root: &Location) -> Result<Self> {
         let Some(folder) = root.local.as_ref().map(|l| l.join("_feedline")) else { return Ok(Self { _lock: None }) };
-        let failed =
-            |e: std::io::Error| Error::from(e).at(folder.display().to_string()).hint("check that the sink's folder can be written to");
+        let failed = |e: std::io::Error| {
+            let e = match Error::from(e) {
+                e if e.kind() == Kind::Storage => Error::storage(format!("cannot write to the sink: {}", e.message())),
+                other => other,
+            };
+            e.at(folder.display().to_string()).hint("check that the sink's folder can be written to")
+        };
         std::fs::create_dir_all(&folder).map_err(failed)?;
         let file = File::options().create(true).truncate(false).write(true).open(folder.join("lease")).map_err(failed)?;
         match file.try_lock() {

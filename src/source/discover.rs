@@ -28,7 +28,7 @@ pub struct Found {
 /// All shards of a source, ordered by path. `base` is the folder that relative paths start from.
 pub async fn discover(name: &str, spec: &SourceSpec, base: &FsPath) -> Result<Vec<Found>> {
     let (root_uri, pattern) = split_glob(&spec.uri);
-    let root = Location::open(root_uri, base)?;
+    let root = Location::open(root_uri, base).map_err(Error::in_spec)?;
     let place = || format!("source `{name}`: {}", root.display());
     if let Some(local) = &root.local
         && !local.exists()
@@ -122,7 +122,11 @@ fn split_glob(uri: &str) -> (&str, Option<&str>) {
 
 fn glob(pattern: &str, name: &str) -> Result<GlobMatcher> {
     let built = GlobBuilder::new(pattern).literal_separator(true).build();
-    built.map(|g| g.compile_matcher()).map_err(|e| Error::spec(format!("source `{name}`: the glob `{pattern}` is wrong: {e}")))
+    built.map(|g| g.compile_matcher()).map_err(|e| {
+        Error::spec(format!("the glob `{pattern}` is wrong: {}", e.kind()))
+            .at(format!("source `{name}`"))
+            .hint("close each `[` and `{`; to mean one literally write `[[]` or `[{]`")
+    })
 }
 
 /// The path of an object below a root, or `None` for one that is not below it.

@@ -329,6 +329,8 @@ fn mismatch(wanted: &str, node: &Node, at: &str, list_is_fine: bool) -> Mistake 
         Value::Text(t) if list_is_fine && !t.contains(['\n', ',']) => mistake.help(format!("for a list of one, write `[{t}]`")),
         Value::Text(t) if wanted == "true or false" && matches!(t.to_lowercase().as_str(), "yes" | "on") => mistake.help("write `true`"),
         Value::Text(t) if wanted == "true or false" && matches!(t.to_lowercase().as_str(), "no" | "off") => mistake.help("write `false`"),
+        Value::List(_) if wanted.contains("map") => mistake.help("write `key: value` pairs, without the `-` or the brackets of a list"),
+        Value::Map(_) if wanted.contains("list") => mistake.help("begin each entry with a `-`, or put the entries in `[…]`"),
         Value::Number(_) | Value::Bool(_) if wanted.starts_with("text") => mistake.help("put quotes around it"),
         _ => mistake,
     }

@@ -10,6 +10,9 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 use super::tree::{Flaw, Node, Place, Value, last};
 use crate::error::{Error, Mistake};
 
+/// Bytes of the longest line that is shown around a mistake.
+const LONGEST_SHOWN: usize = 2000;
+
 /// A text that values were written in: the spec itself, or a `--set` argument.
 #[derive(Debug, Clone)]
 struct Text {
@@ -138,15 +141,16 @@ impl SpecErrors {
 
     /// `file:line:col: message`, with `  help: …` below, for each mistake: for editors, logs and scripts.
     pub fn plain(&self) -> String {
-        let mut out = String::new();
-        for flaw in &self.flaws {
-            let (line, column) = self.source.line_col_of(flaw.place);
-            let name = self.source.texts.get(flaw.place.text).map_or("", |t| t.name.as_str());
+        self.flaws.iter().map(|flaw| self.plain_of(flaw)).collect()
+    }
+
+    fn plain_of(&self, flaw: &Flaw) -> String {
+        let (line, column) = self.source.line_col_of(flaw.place);
+        let name = self.source.texts.get(flaw.place.text).map_or("", |t| t.name.as_str());
+        let mut out = format!("{name}:{line}:{column}: {}\n", flaw.mistake.message);
+        if let Some(help) = &flaw.mistake.help {
             // writing to a String cannot fail
-            let _ = writeln!(out, "{name}:{line}:{column}: {}", flaw.mistake.message);
-            if let Some(help) = &flaw.mistake.help {
-                let _ = writeln!(out, "  help: {help}");
-            }
+            let _ = writeln!(out, "  help: {help}");
         }
         out
     }
@@ -169,6 +173,12 @@ impl SpecErrors {
         let sources: Vec<_> = self.source.texts.iter().map(|t| NamedSource::new(&t.name, t.content.clone())).collect();
         let mut out = String::new();
         for flaw in &self.flaws {
+            // A line of thousands of characters would bury the message.
+            if self.content(flaw.place.text).lines().any(|line| line.len() > LONGEST_SHOWN) {
+                out.push_str(&self.plain_of(flaw));
+                out.push('\n');
+                continue;
+            }
             let shown = Shown { flaw, source: sources.get(flaw.place.text), content: self.content(flaw.place.text) };
             let mut one = String::new();
             match handler.render_report(&mut one, &shown) {

@@ -193,16 +193,35 @@ fn another(key: &str) -> Error {
     Error::internal(format!("the fit `{key}` is of another kind"))
 }
 
-/// A fit's moments.
-pub fn moments(fits: &Fits, key: &str) -> Result<Moments> {
-    if let FitResult::Moments(m) = fitted(fits, key)? { Ok(*m) } else { Err(another(key)) }
+/// What is learned must be finite: one infinity among the rows would make NaN of every value that is scaled or filled with it.
+fn all_finite(key: &str, learned: &[f64]) -> Result<()> {
+    if learned.iter().all(|v| v.is_finite()) {
+        return Ok(());
+    }
+    let column = key.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(key);
+    Err(Error::input(format!("nothing can be learned from column `{column}`: it holds infinite values, or too large ones")).hint(format!(
+        "make them missing in a stage above: `- clean: {{ outliers: {{ {column}: {{ method: bounds, lower: -1e100, upper: 1e100, action: null }} }} }}`"
+    )))
 }
 
-/// A fit's quantiles, as many as were asked for; `None` where there was no value to learn from.
+/// A fit's moments. An error where they are not finite.
+pub fn moments(fits: &Fits, key: &str) -> Result<Moments> {
+    let FitResult::Moments(m) = fitted(fits, key)? else { return Err(another(key)) };
+    if m.count > 0 {
+        all_finite(key, &[m.mean, m.variance, m.min, m.max])?;
+    }
+    Ok(*m)
+}
+
+/// A fit's quantiles, as many as were asked for; `None` where there was no value to learn from. An error where they are not finite.
 pub fn quantiles<const N: usize>(fits: &Fits, key: &str) -> Result<Option<[f64; N]>> {
     let FitResult::Quantiles { count, values } = fitted(fits, key)? else { return Err(another(key)) };
     let values: [f64; N] = values.as_slice().try_into().map_err(|_| another(key))?;
-    Ok((*count > 0).then_some(values))
+    if *count == 0 {
+        return Ok(None);
+    }
+    all_finite(key, &values)?;
+    Ok(Some(values))
 }
 
 /// A fit's values with their counts, most frequent first.
@@ -214,6 +233,21 @@ pub fn frequencies<'a>(fits: &'a Fits, key: &str) -> Result<&'a [(String, u64)]>
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_learned_of_infinities_is_an_error_and_of_nothing_is_none() {
+        let of = |max: f64| Moments { count: 2, mean: max, max, ..Moments::default() };
+        let fits = Fits::from([
+            ("s/moments(x)".to_owned(), FitResult::Moments(of(f64::INFINITY))),
+            ("s/moments(y)".to_owned(), FitResult::Moments(of(1.0))),
+            ("s/moments(z)".to_owned(), FitResult::Moments(Moments { max: f64::NEG_INFINITY, ..Moments::default() })),
+            ("s/quantiles(x)".to_owned(), FitResult::Quantiles { count: 2, values: vec![f64::NAN] }),
+        ]);
+        let e = moments(&fits, "s/moments(x)").unwrap_err();
+        assert!(e.message().contains("column `x`") && e.to_do().is_some_and(|h| h.contains("bounds")), "{e}");
+        assert!(moments(&fits, "s/moments(y)").is_ok() && moments(&fits, "s/moments(z)").is_ok());
+        assert!(quantiles::<1>(&fits, "s/quantiles(x)").is_err());
+    }
 
     #[test]
     fn constants_must_be_of_the_type() {

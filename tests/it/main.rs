@@ -7,3 +7,4 @@ mod kill;
 mod same_bytes;
 mod spine;
 mod support;
+mod wrong_inputs;

@@ -171,7 +171,7 @@ impl Test {
             },
             Limits::Fixed(low, high) => return Ok((*low, *high)),
         };
-        // Infinite values make the statistics infinite or NaN: then nothing is too far out.
+        // Limits that are beyond all numbers limit nothing.
         Ok((Some(low).filter(|l| l.is_finite()), Some(high).filter(|h| h.is_finite())))
     }
 
