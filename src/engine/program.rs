@@ -45,6 +45,8 @@ enum Work {
 /// Makes a row decision.
 struct Test {
     test: Box<dyn RowTest>,
+    /// The columns that the test was bound to, in that order: a test may know them by their places.
+    bound: SchemaRef,
     gives: Gives,
     train_only: Option<u8>,
     keep: Vec<String>,
@@ -96,7 +98,7 @@ impl Make {
                 let exprs = bind(need(fits, &columns.fits)?)?;
                 let exprs: Vec<_> = wanted.iter().filter_map(|k| exprs.get(*k).cloned()).collect();
                 let program = bridge::Program::new(before, &exprs)?;
-                for (field, t) in made.iter().zip(program.types()).filter(|(f, t)| f.data_type() != *t) {
+                if let Some((field, t)) = made.iter().zip(program.types()).find(|(f, t)| f.data_type() != *t) {
                     let message = format!("column `{}` would come out as {t}, not as {}", field.name(), field.data_type());
                     return Err(Error::internal(message));
                 }
@@ -133,16 +135,17 @@ impl Test {
         let visible = prefix.needed[i].iter().filter_map(|n| before.field_with_name(n).ok().cloned());
         let mut fields: Vec<Field> = visible.map(|f| f.with_nullable(true)).collect();
         fields.push(row_field());
-        let test = how.bind(&Arc::new(Schema::new(fields)), need(fits, &d.fits)?)?;
+        let bound = Arc::new(Schema::new(fields));
+        let test = how.bind(&bound, need(fits, &d.fits)?)?;
         let train_only = match (d.on, segment.train()) {
             (Scope::Train, Some(train)) if !matches!(d.gives, Gives::Splits(_)) => Some(train),
             _ => None,
         };
-        Ok(Self { test, gives: d.gives.clone(), train_only, keep, label: segment.steps[i].label.clone() })
+        Ok(Self { test, bound, gives: d.gives.clone(), train_only, keep, label: segment.steps[i].label.clone() })
     }
 
     fn run(&self, batch: RecordBatch, step: usize, record: &mut Recorder) -> Result<RecordBatch> {
-        let codes = self.test.codes(&batch).map_err(|e| e.at(stage(&self.label)))?;
+        let codes = self.test.codes(&arrange(&batch, &self.bound)?).map_err(|e| e.at(stage(&self.label)))?;
         let rows = batch.column_by_name(ROW).ok_or_else(|| Error::internal("a batch has lost its row identities"))?;
         let rows = rows.as_primitive::<UInt64Type>().values();
         if let Gives::Splits(_) = &self.gives {
