@@ -37,6 +37,7 @@ const SHOWN: usize = 80;
 pub struct ShardOptions {
     schema: SchemaRef,
     properties: WriterProperties,
+    write_rows: usize,
 }
 
 impl ShardOptions {
@@ -55,7 +56,9 @@ impl ShardOptions {
             .build();
         // Views are a matter of memory: other readers see plain text.
         add_encoded_arrow_schema_to_metadata(&plain(schema), &mut properties);
-        Ok(Self { schema: schema.clone(), properties })
+        // The writer cuts a batch at row groups by recursion, so a batch must not hold many of them.
+        let write_rows = WRITE_ROWS.min(sink.row_group_rows.max(1));
+        Ok(Self { schema: schema.clone(), properties, write_rows })
     }
 
     /// The columns.
@@ -109,7 +112,7 @@ impl ShardWriter {
         let sink = Hashed { inner: BufWriter::new(at.store.clone(), at.path.clone()), hash: hash.clone() };
         let arrow = ArrowWriterOptions::new().with_properties(options.properties.clone()).with_skip_arrow_metadata(true);
         let writer = AsyncArrowWriter::try_new_with_options(sink, options.schema.clone(), arrow)?;
-        let coalescer = BatchCoalescer::new(options.schema.clone(), WRITE_ROWS);
+        let coalescer = BatchCoalescer::new(options.schema.clone(), options.write_rows);
         Ok(Self { writer, coalescer, hash, schema: options.schema.clone(), at, rows: 0 })
     }
 
