@@ -376,7 +376,7 @@ fn run_shut_out(bench: &Bench, shut: &Path, mode: u32, spec: &str) -> Option<Sai
     std::fs::set_permissions(shut, Permissions::from_mode(mode)).unwrap();
     let probe = bench.path().join("probe");
     std::fs::write(&probe, "x").unwrap();
-    std::fs::set_permissions(&probe, Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&probe, Permissions::from_mode(0o000)).unwrap();
     let mut command = feedline(bench, &["-q", "run", "wrong.yaml"]);
     // Modes mean nothing to root: then the program runs as nobody.
     if std::fs::read(&probe).is_ok() {
