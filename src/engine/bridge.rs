@@ -90,7 +90,7 @@ impl Program {
         if rows == 0 {
             return Ok(self.types().map(new_empty_array).collect());
         }
-        if rows == 1 {
+        if rows == 1 && !self.reads.is_empty() {
             // Polars takes a column of one row for a scalar, and divides by scalars through their reciprocal: the last bit of a result would
             // depend on how rows were cut into batches.
             let twice = arrow::compute::take_record_batch(batch, &arrow::array::UInt32Array::from(vec![0, 0]))?;

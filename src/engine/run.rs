@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::quality::profile::TableProfile;
 use crate::quality::report::Report;
 use crate::sink::commit::{Lease, commit, now};
-use crate::sink::deliver::{Delivered, Delivery, deliver};
+use crate::sink::deliver::{Delivered, Delivery, deliver, keep_rejected};
 use crate::sink::shard::plain;
 use crate::source::{Source, Sources, Unit, discover, ingest, open_shard, settle_bad};
 use crate::spec::Loaded;
@@ -119,6 +119,7 @@ async fn attempt(
     let mut fits = Fits::new();
     let mut input = main.clone();
     let mut delivered = Vec::new();
+    let mut kept = Vec::new();
     let mut last = Accounts::default();
     let profile = loaded.pipeline.report.profile;
     let mut before = None;
@@ -141,6 +142,9 @@ async fn attempt(
         fits = live.fits.as_ref().clone();
         match reshaped {
             Some(source) => {
+                if let Some(folder) = &quarantine {
+                    kept.extend(keep_rejected(&live, root, folder, &loaded.pipeline.sink, &seal).await?);
+                }
                 passes::enter_reshape(segment, accounts.total(), source.rows(), &mut rows);
                 input = Arc::new(source);
             }
@@ -172,6 +176,7 @@ async fn attempt(
     let after = merged(&delivered);
     let made = Made { version, parent: latest.map(|m| m.version), inputs, bad, spec_hash, fits, rows, delivered, run };
     let mut manifest = manifest_of(loaded, &plan, made, &last)?;
+    manifest.quarantine.extend(kept);
     keep_lines(&sources, root, quarantine.as_deref(), &mut manifest).await?;
     manifest.run.committed = now();
     manifest.hash = manifest.content_hash()?;

@@ -260,7 +260,8 @@ impl Report {
         let mut found = Vec::new();
         let mut warn = |about: &str, message: String| found.push(Warning { about: about.to_owned(), message });
         for source in self.sources.iter().filter(|source| !source.bad_shards.is_empty()) {
-            warn(&source.name, format!("{} unreadable, left out", plural(source.bad_shards.len() as u64, "shard")));
+            let first = source.bad_shards.first().map(|bad| format!(": {}: {}", bad.path, bad.reason)).unwrap_or_default();
+            warn(&source.name, format!("{} unreadable, left out{first}", plural(source.bad_shards.len() as u64, "shard")));
         }
         if self.rows.input > 0 && self.rows.output == 0 {
             warn("rows", "no row was delivered".to_owned());

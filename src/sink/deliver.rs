@@ -170,7 +170,7 @@ impl Job {
 
     async fn read(self: Arc<Self>, units: Vec<u32>, seal: String, send: mpsc::Sender<RecordBatch>) -> Result<Vec<QuarantineShard>> {
         let mut quarantine = match (&self.d.quarantine, &self.rejected) {
-            (Some(folder), Some(options)) => Some(Quarantine::new(&self.d, folder, options, &seal)),
+            (Some(folder), Some(options)) => Some(Quarantine::new(&self.d.root, folder, options, &seal)),
             _ => None,
         };
         for id in units {
@@ -327,6 +327,18 @@ fn rejected_schema(live: &Live) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+/// Keeps the rejected rows of a segment that is not delivered itself, because its rows go through a reshape.
+pub async fn keep_rejected(live: &Live, root: &Location, folder: &str, sink: &SinkSpec, seal: &str) -> Result<Vec<QuarantineShard>> {
+    let options = ShardOptions::new(&rejected_schema(live), sink)?;
+    let keys: Vec<String> = live.units.iter().map(Unit::key).collect();
+    let seal = hash_json(&serde_json::json!([seal, "reshaped", keys]));
+    let mut quarantine = Quarantine::new(root, folder, &options, &seal);
+    for unit in live.units.iter() {
+        quarantine.keep(live, unit, &live.state(unit.id).await?).await?;
+    }
+    quarantine.finish().await
+}
+
 /// Keeps a group's rejected rows.
 struct Quarantine {
     path: String,
@@ -336,9 +348,9 @@ struct Quarantine {
 }
 
 impl Quarantine {
-    fn new(d: &Delivery, folder: &str, options: &ShardOptions, seal: &str) -> Self {
+    fn new(root: &Location, folder: &str, options: &ShardOptions, seal: &str) -> Self {
         let path = format!("{folder}/rows-{}.parquet", &seal[..16]);
-        Self { at: d.root.child(&path), path, options: options.clone(), writer: None }
+        Self { at: root.child(&path), path, options: options.clone(), writer: None }
     }
 
     async fn keep(&mut self, live: &Live, unit: &Unit, state: &UnitState) -> Result<()> {
