@@ -37,6 +37,11 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions) -> Result<Swept> {
     for version in kept {
         named.extend(files(&dataset.manifest(Some(*version)).await?));
     }
+    // What only removed versions name goes with them, however young; what no version names may be a killed run's.
+    let mut freed = BTreeSet::new();
+    for version in gone {
+        freed.extend(files(&dataset.manifest(Some(*version)).await?));
+    }
     let mut swept = Swept::default();
     for version in gone {
         let path = Dataset::manifest_path(*version);
@@ -49,10 +54,9 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions) -> Result<Swept> {
         for meta in dataset.root.child(folder).list().await? {
             let Some(parts) = meta.location.prefix_match(&dataset.root.path) else { continue };
             let path = parts.map(|p| p.as_ref().to_owned()).collect::<Vec<_>>().join("/");
-            let of_gone = gone.iter().any(|v| path.contains(&format!("/{v:08}/")));
+            let of_gone = freed.contains(&path) || gone.iter().any(|v| path.contains(&format!("/{v:08}/")));
             let of_kept = named.contains(&path) || kept.iter().any(|v| path.starts_with(&format!("_feedline/reports/{v:08}/")));
-            let was_named = gone.len() + kept.len() > 0 && path.starts_with("data/") && !gone.is_empty();
-            if !of_kept && (of_gone || was_named || meta.last_modified <= oldest) {
+            if !of_kept && (of_gone || meta.last_modified <= oldest) {
                 remove(dataset, path, &meta, options, &mut swept).await?;
             }
         }
