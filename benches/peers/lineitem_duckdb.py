@@ -1,7 +1,7 @@
 """The lineitem job in DuckDB: `lineitem_duckdb.py <raw folder> <out folder> <memory> <threads>`.
 
-Duplicates are decided on the two keys and the row's number alone, and the rows that stay are found again by a semi-join: materializing whole rows, or a
-window function over them, took longer and more memory. Statistics are of the training split, as in the other two.
+Duplicates are decided on the two keys and the row's number alone, and the rows that stay are found again by a semi-join; other forms were not
+compared. Statistics are of the training split, as in the other two.
 """
 
 import shutil

@@ -100,7 +100,10 @@ async fn attempt(
     let bad: Vec<_> = sources.values().flat_map(|s| s.bad.clone()).collect();
     let spec_hash = hash_json(&crate::spec::canonical(&loaded.pipeline));
     let latest = latest(&dataset).await?;
-    if let Some(same) = latest.as_ref().filter(|m| m.spec_hash == spec_hash && m.inputs == inputs && m.bad_inputs == bad)
+    // These sections shape no byte of the data, but readers take them from the manifest: a change of them is a new version too.
+    let beside = |m: &Manifest| ["feed", "report", "quarantine"].iter().all(|key| m.spec.get(key) == loaded.resolved.get(key));
+    let unchanged = |m: &&Manifest| m.spec_hash == spec_hash && m.inputs == inputs && m.bad_inputs == bad && beside(m);
+    if let Some(same) = latest.as_ref().filter(unchanged)
         && !options.force
     {
         return Ok(Outcome { manifest: same.clone(), fresh: false, report: None });

@@ -48,8 +48,11 @@ fn the_same_spec_and_inputs_are_not_run_twice() {
     let second = bench.run_lazily(SPEC).unwrap();
     assert!(first.fresh && !second.fresh);
     assert_eq!(second.manifest.version, 1);
+    // A trainer reads the `feed` section from the manifest: changing it must arrive there, over the same data.
+    let fed = bench.run_lazily(&format!("{SPEC}feed: {{ features: [id] }}\n")).unwrap();
+    assert_eq!((fed.manifest.version, &fed.manifest.hash), (2, &first.manifest.hash));
     bench.parquet("raw/b.parquet", &table(100, 100));
-    assert_eq!(bench.run_lazily(SPEC).unwrap().manifest.version, 2);
+    assert_eq!(bench.run_lazily(SPEC).unwrap().manifest.version, 3);
 }
 
 /// Serving sees what training saw: the same columns through the same statistics.
