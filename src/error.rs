@@ -188,7 +188,7 @@ const MEMORY_HINT: &str = "raise `resources.memory`, or lower `resources.threads
 const DISK_HINT: &str = "free space where the sink and `resources.spill` lie, then run again: finished work is kept";
 
 /// A full disk speaks through many libraries; this is what it says in all of them.
-fn is_disk_full(text: &str) -> bool {
+pub(crate) fn is_disk_full(text: &str) -> bool {
     text.contains("No space left on device") || text.contains("os error 28") || text.contains("StorageFull")
 }
 
@@ -223,12 +223,17 @@ impl From<datafusion::error::DataFusionError> for Error {
 impl Error {
     fn engine(text: String, exhausted: bool) -> Self {
         if is_disk_full(&text) {
-            return Error::new(Kind::Resources, format!("the disk is full: {text}")).hint(DISK_HINT);
+            return Error::disk_full(text);
         }
         if exhausted {
             return Error::new(Kind::Resources, format!("the memory budget is spent: {text}")).hint(MEMORY_HINT);
         }
         Error::internal(text)
+    }
+
+    /// The disk is full, as some library said in its own words.
+    pub(crate) fn disk_full(text: String) -> Self {
+        Error::new(Kind::Resources, format!("the disk is full: {text}")).hint(DISK_HINT)
     }
 
     fn copy(&self) -> Self {
@@ -268,27 +273,6 @@ impl From<parquet::errors::ParquetError> for Error {
 impl From<polars::error::PolarsError> for Error {
     fn from(e: polars::error::PolarsError) -> Self {
         Error::internal(format!("Polars: {e}"))
-    }
-}
-
-impl From<object_store::Error> for Error {
-    fn from(e: object_store::Error) -> Self {
-        use object_store::Error as O;
-        let text = e.to_string();
-        if is_disk_full(&text) {
-            return Error::engine(text, false);
-        }
-        let (message, hint) = match &e {
-            O::NotFound { path, .. } => (format!("no such object: {path}"), "check the path in the spec"),
-            O::PermissionDenied { path, .. } | O::Unauthenticated { path, .. } => {
-                (format!("permission denied: {path}"), "give the user who runs Feedline access to it")
-            }
-            _ if text.contains("Permission denied") => (text.clone(), "give the user who runs Feedline access to it"),
-            _ if text.contains("Not a directory") => (text.clone(), "a file lies where a folder should be: check the path"),
-            O::AlreadyExists { path, .. } => (format!("already exists: {path}"), "another run wrote it; run again"),
-            _ => (text.clone(), "run again; finished work is kept"),
-        };
-        Error::storage(message).hint(hint).because(e)
     }
 }
 

@@ -5,7 +5,7 @@ use clap::Args;
 use super::{block_on, dataset, print};
 use crate::dataset::gc::{GcOptions, gc};
 use crate::error::Result;
-use crate::sink::commit::Lease;
+use crate::sink::lease::Lease;
 
 /// Options of `feedline gc`.
 #[derive(Debug, Clone, Args)]
@@ -29,9 +29,13 @@ pub struct GcArgs {
 
 pub(super) fn run(args: &GcArgs) -> Result<u8> {
     let dataset = dataset(&args.dataset)?;
-    let _lease = Lease::take(&dataset.root)?;
     let options = GcOptions { keep: args.keep, older_than_hours: args.older_than_hours, dry_run: args.dry_run };
-    let swept = block_on(2, gc(&dataset, &options))?;
+    let swept = block_on(2, async {
+        let lease = Lease::take(&dataset.root).await?;
+        let swept = gc(&dataset, &options).await;
+        lease.release().await;
+        swept
+    })?;
     for path in &swept.paths {
         print(&format!("{path}\n"))?;
     }

@@ -7,10 +7,9 @@ use clap::Args;
 use super::progress::Bars;
 use super::spec_args::Opened;
 use super::{SpecArgs, block_on, print};
-use crate::engine::run::{Outcome, RunOptions, run as run_pipeline};
+use crate::engine::run::{Outcome, RunOptions, run as run_pipeline, sink};
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::storage::Location;
 
 /// Options of `feedline run`.
 #[derive(Debug, Clone, Args)]
@@ -45,7 +44,7 @@ pub(super) fn execute(spec: &SpecArgs, force: bool, quiet: bool) -> Result<(Outc
     let options = RunOptions { force, progress: progress.clone() };
     let _bars = Bars::draw(progress, quiet);
     let outcome = block_on(loaded.pipeline.resources.threads, run_pipeline(&loaded, &base, &options))?;
-    let dataset = Location::open(&loaded.pipeline.sink.uri, &base)?.display();
+    let dataset = sink(&loaded, &base)?.display();
     Ok((outcome, dataset))
 }
 

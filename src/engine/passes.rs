@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::plan::{Pass, PassKind, Segment};
 use crate::sink::shard::{ShardOptions, ShardWriter};
 use crate::source::{Found, Source, open_shard};
-use crate::spec::pipeline::{Format, SinkSpec, SourceSpec};
+use crate::spec::pipeline::{SinkSpec, SourceSpec};
 use crate::stages::step::{Fits, Reshape, Step};
 use crate::storage::Location;
 
@@ -151,8 +151,7 @@ async fn reshape(live: &Live, step: usize, upto: usize, at: &Location, session: 
         let location = at.child(&path);
         let meta =
             location.head().await?.ok_or_else(|| Error::storage("a staged file vanished").at(location.display()).hint("run again"))?;
-        let found = Found { path, location, bytes: meta.size, stamp: String::new(), format: Format::Parquet, packed: None };
-        shards.push(open_shard(&found).await?);
+        shards.push(open_shard(&Found::own(path, location, meta.size)).await?);
     }
     let spec: SourceSpec = serde_json::from_value(serde_json::json!({ "uri": "", "hive": false }))?;
     let mut source = Source::new(&planned.label, &spec, shards, Vec::new())?;

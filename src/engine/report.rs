@@ -26,7 +26,7 @@ use crate::quality::report::{
 use crate::sink::deliver::Sampler;
 use crate::source::{Found, Source, Sources, open_shard};
 use crate::spec::Loaded;
-use crate::spec::pipeline::{Format, Profile, SourceSpec};
+use crate::spec::pipeline::{Profile, SourceSpec};
 use crate::stages::step::{FitResult, SPLIT};
 use crate::storage::Location;
 
@@ -212,7 +212,7 @@ async fn written(f: &Findings<'_>, columns: &[String]) -> Result<Option<DataFram
         for shard in f.manifest.shards_of(split) {
             let location = f.root.child(&shard.path);
             let (path, bytes) = (shard.path.clone(), shard.bytes);
-            shards.push(open_shard(&Found { path, location, bytes, stamp: String::new(), format: Format::Parquet, packed: None }).await?);
+            shards.push(open_shard(&Found::own(path, location, bytes)).await?);
         }
         if shards.is_empty() {
             continue;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use datafusion::prelude::SessionContext;
+use futures::{StreamExt, stream};
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
 
@@ -16,23 +17,27 @@ use super::session;
 use super::verdict::Verdicts;
 use crate::dataset::manifest::{ColumnInfo, FORMAT, Input, Manifest, Rows, RunInfo, hash_json};
 use crate::dataset::{Dataset, manifest};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::plan::{Lowered, Plan, Segment, lower};
 use crate::progress::Progress;
 use crate::quality::profile::TableProfile;
 use crate::quality::report::Report;
-use crate::sink::commit::{Lease, commit, now};
+use crate::sink::commit::{commit, now};
 use crate::sink::deliver::{Delivered, Delivery, deliver, keep_rejected};
+use crate::sink::lease::Lease;
 use crate::sink::shard::plain;
-use crate::source::{Source, Sources, Unit, discover, ingest, open_shard, settle_bad};
+use crate::source::{Source, Sources, Unit, discover, ingest, settle_bad};
 use crate::spec::Loaded;
-use crate::spec::pipeline::{OnBadShard, Profile, Resources};
+use crate::spec::pipeline::{Format, OnBadShard, Profile, Resources};
 use crate::stages::Side;
 use crate::stages::step::{Fits, Step};
 use crate::storage::Location;
 
 /// Sides up to this size (uncompressed) are held in memory for lookups; `join` decides by the same number.
 pub const LOOKUP_BYTES: u64 = 64 << 20;
+
+/// Footers that are asked for at once.
+const FOOTERS: usize = 64;
 
 /// How to run.
 #[derive(Debug, Clone, Default)]
@@ -59,12 +64,24 @@ type LeftOut = Vec<(String, String, String)>;
 
 /// Runs a pipeline and publishes a version. Relative paths in the spec start from `base`.
 pub async fn run(loaded: &Loaded, base: &Path, options: &RunOptions) -> Result<Outcome> {
-    let root = Location::open(&loaded.pipeline.sink.uri, base).map_err(Error::in_spec)?;
-    let _lease = Lease::take(&root)?;
+    let root = sink(loaded, base)?;
+    let lease = Lease::take(&root).await?;
+    let outcome = attempts(loaded, base, &root, options).await;
+    lease.release().await;
+    outcome
+}
+
+/// The dataset's folder that a spec names.
+pub fn sink(loaded: &Loaded, base: &Path) -> Result<Location> {
+    Location::open_with(&loaded.pipeline.sink.uri, base, &loaded.pipeline.stores).map_err(Error::in_spec)
+}
+
+/// Runs until no further shard turns out to be damaged.
+async fn attempts(loaded: &Loaded, base: &Path, root: &Location, options: &RunOptions) -> Result<Outcome> {
     let mut left_out = LeftOut::new();
     loop {
         let damaged = Arc::new(Mutex::new(Vec::new()));
-        let attempt = attempt(loaded, base, &root, options, &left_out, damaged.clone()).await;
+        let attempt = attempt(loaded, base, root, options, &left_out, damaged.clone()).await;
         let Err(e) = attempt else { return attempt };
         let found = std::mem::take(&mut *damaged.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         let before = left_out.len();
@@ -240,20 +257,25 @@ pub async fn open_sources(
 ) -> Result<Sources> {
     let mut sources = Sources::new();
     for (name, spec) in &loaded.pipeline.sources {
-        let found = discover(name, spec, base).await?;
+        let found = discover(name, spec, base, &loaded.pipeline.stores).await?;
         progress.begin(format!("open {name}"), 0, 0);
         let (mut shards, mut bad) = (Vec::new(), Vec::new());
-        for f in found {
-            if let Some((_, _, reason)) = left_out.iter().find(|(s, p, _)| s == name && *p == f.path) {
-                bad.push((f.path.clone(), Error::input(reason)));
-                continue;
-            }
-            let opened = match (f.format, stage_in) {
-                (crate::spec::pipeline::Format::Parquet, _) => open_shard(&f).await,
-                (_, stage) => ingest::ingest(&f, spec, stage).await,
+        // Footers wait for the store; formats without one are read whole, by a thread each.
+        let at_once = if found.iter().all(|f| f.format == Format::Parquet) { FOOTERS } else { loaded.pipeline.resources.threads.max(1) };
+        let opening = found.into_iter().map(|f| async move {
+            let known = left_out.iter().find(|(s, p, _)| s == name && *p == f.path);
+            let opened = match known {
+                Some((_, _, reason)) => Err(Error::input(reason)),
+                None => ingest::ingest(&f, spec, stage_in).await,
             };
+            (f, opened)
+        });
+        let opened: Vec<_> = stream::iter(opening).buffered(at_once).collect().await;
+        for (f, opened) in opened {
             match opened {
                 Ok(shard) => shards.push(shard),
+                // What a store cannot give now is not damaged: to leave it out would lose rows over a bad moment.
+                Err(e) if e.kind() != Kind::Input => return Err(e.at(f.location.display())),
                 Err(e) => bad.push((f.path.clone(), e.at(f.location.display()))),
             }
         }

@@ -363,7 +363,7 @@ fn an_object_store_gives_the_same_batches() {
         let bytes = std::fs::read(f.dir.path().join(&shard.path)).unwrap();
         runtime.block_on(store.put(&object_store::path::Path::from(format!("bucket/{}", shard.path)), bytes.into())).unwrap();
     }
-    let root = Location { store: store.clone(), path: "bucket".into(), local: None };
+    let root = Location::of(store.clone(), "bucket");
     let remote = Feed::open(&root, &f.manifest, &by_id(41), options()).unwrap();
     assert_eq!(everything(remote), everything(f.open(&by_id(41), options())));
     // Inside of a runtime of the user's, too: neither opening nor dropping may block on it.

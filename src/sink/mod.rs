@@ -2,4 +2,5 @@
 
 pub mod commit;
 pub mod deliver;
+pub mod lease;
 pub mod shard;

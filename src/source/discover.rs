@@ -6,6 +6,7 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use crate::error::{Error, Result};
 use crate::spec::pipeline::{Format, SourceSpec};
+use crate::spec::stores::Stores;
 use crate::storage::Location;
 
 /// A shard that was found.
@@ -19,16 +20,25 @@ pub struct Found {
     pub bytes: u64,
     /// What tells a changed object: ETag, or time of change.
     pub stamp: String,
+    /// The ETag, where the store gives one: reads are of this object and no other.
+    pub e_tag: Option<String>,
     /// Its format.
     pub format: Format,
     /// `gz` or `zst` where the ending says so.
     pub packed: Option<&'static str>,
 }
 
-/// All shards of a source, ordered by path. `base` is the folder that relative paths start from.
-pub async fn discover(name: &str, spec: &SourceSpec, base: &FsPath) -> Result<Vec<Found>> {
+impl Found {
+    /// A Parquet file of our own that is known to be there.
+    pub fn own(path: impl Into<String>, location: Location, bytes: u64) -> Self {
+        Self { path: path.into(), location, bytes, stamp: String::new(), e_tag: None, format: Format::Parquet, packed: None }
+    }
+}
+
+/// All shards of a source, ordered by path. `base` is the folder that relative paths start from, `stores` says how stores are reached.
+pub async fn discover(name: &str, spec: &SourceSpec, base: &FsPath, stores: &Stores) -> Result<Vec<Found>> {
     let (root_uri, pattern) = split_glob(&spec.uri);
-    let root = Location::open(root_uri, base).map_err(Error::in_spec)?;
+    let root = Location::open_with(root_uri, base, stores).map_err(Error::in_spec)?;
     let place = || format!("source `{name}`: {}", root.display());
     if let Some(local) = &root.local
         && !local.exists()
@@ -71,7 +81,9 @@ pub async fn discover(name: &str, spec: &SourceSpec, base: &FsPath) -> Result<Ve
     if shards.is_empty() {
         let hint = match other {
             Some(path) => format!("{seen} files lie here, none fits, for example `{path}`"),
-            None => "the folder is empty".to_owned(),
+            None if root.local.is_some() => "the folder is empty".to_owned(),
+            // A store has no folders: an empty one and one that is not there look the same.
+            None => "nothing lies below this path: check it, and that the data was written there".to_owned(),
         };
         return Err(Error::input("no shards found").at(place()).hint(hint));
     }
@@ -82,7 +94,7 @@ pub async fn discover(name: &str, spec: &SourceSpec, base: &FsPath) -> Result<Ve
 fn found(path: String, location: Location, meta: &object_store::ObjectMeta, format: Format) -> Found {
     let stamp = meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.timestamp_micros().to_string());
     let packed = format_of(&path).and_then(|f| f.1);
-    Found { path, location, bytes: meta.size, stamp, format, packed }
+    Found { path, location, bytes: meta.size, stamp, e_tag: meta.e_tag.clone(), format, packed }
 }
 
 /// A listing leaves out folders it may not read; here that is an error.
@@ -114,7 +126,9 @@ fn split_glob(uri: &str) -> (&str, Option<&str>) {
     match uri.find(['*', '?', '[', '{']) {
         None => (uri, None),
         Some(at) => match uri[..at].rfind('/') {
-            Some(slash) => (&uri[..slash.max(1)], Some(&uri[slash + 1..])),
+            // The root of a disk, or of a bucket, keeps its slash.
+            Some(slash) if slash == 0 || uri[..slash].ends_with('/') => (&uri[..slash + 1], Some(&uri[slash + 1..])),
+            Some(slash) => (&uri[..slash], Some(&uri[slash + 1..])),
             None => (".", Some(uri)),
         },
     }
@@ -169,6 +183,8 @@ mod tests {
         assert_eq!(split_glob("data/**/*.parquet"), ("data", Some("**/*.parquet")));
         assert_eq!(split_glob("*.csv"), (".", Some("*.csv")));
         assert_eq!(split_glob("/x*"), ("/", Some("x*")));
+        assert_eq!(split_glob("s3://b/*.parquet"), ("s3://b", Some("*.parquet")));
+        assert_eq!(split_glob("hdfs:///*.parquet"), ("hdfs:///", Some("*.parquet")));
         assert_eq!(split_glob("a/b.parquet"), ("a/b.parquet", None));
     }
 

@@ -97,7 +97,7 @@ async fn staged(found: &Found, spec: &SourceSpec, root: &Location) -> Result<Sha
 
 async fn glance(found: &Found, spec: &SourceSpec) -> Result<Shard> {
     let store = Arc::new(InMemory::new());
-    let at = |name: &str| Location { store: store.clone(), path: name.into(), local: None };
+    let at = |name: &str| Location::of(store.clone(), name);
     let (rows, lines) = (at("rows.parquet"), at("lines.parquet"));
     let done = convert(found, spec, Some(GLANCE), &rows, &lines).await?;
     let fingerprint = hash_json(&json!([found.path, found.bytes, found.stamp]));
@@ -122,7 +122,7 @@ async fn taken_up(record: &Location, rows: &Location, lines: &Location) -> Resul
 
 async fn open_staged(found: &Found, rows: Location, record: Record, lines: Location) -> Result<Shard> {
     let stored = rows.head().await?.ok_or_else(|| Error::storage("the staged file vanished").at(rows.display()))?;
-    let as_parquet = Found { location: rows, bytes: stored.size, format: Format::Parquet, packed: None, ..found.clone() };
+    let as_parquet = Found { location: rows, bytes: stored.size, e_tag: None, format: Format::Parquet, packed: None, ..found.clone() };
     let mut shard = open_shard(&as_parquet).await?;
     shard.bytes = found.bytes;
     shard.fingerprint = record.fingerprint;

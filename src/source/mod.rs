@@ -7,6 +7,7 @@
 //! A **unit** is a span of row groups of one shard, chosen from footers and sizes alone, so every machine cuts the same ones.
 //! Formats without a footer (JSON Lines, CSV, Arrow IPC) are read once into staging as Parquet by `ingest`, then treated the same.
 
+mod ahead;
 mod discover;
 pub mod ingest;
 mod open;

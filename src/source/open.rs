@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::{GetOptions, GetRange};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use sha2::{Digest, Sha256};
 
+use super::ahead::{fetch, unreachable};
 use super::discover::Found;
 use super::{UNIT_BYTES, UNIT_ROWS, types};
 use crate::error::{Error, Result};
@@ -32,6 +32,8 @@ pub struct Shard {
     pub rows: u64,
     /// What tells a changed object.
     pub stamp: String,
+    /// The ETag of the Parquet file that is read, where it is the shard itself.
+    pub e_tag: Option<String>,
     /// SHA-256 of the footer (or of the whole file, for formats that have none), in hex.
     pub fingerprint: String,
     /// Footer and Arrow schema, with text as views.
@@ -111,6 +113,7 @@ fn shard_of(found: &Found, metadata: ParquetMetaData, fingerprint: String) -> Re
         stored_bytes: found.bytes,
         rows: rows as u64,
         stamp: found.stamp.clone(),
+        e_tag: found.e_tag.clone(),
         fingerprint,
         reader,
         rejected: Vec::new(),
@@ -147,6 +150,5 @@ async fn read_footer(found: &Found) -> Result<Bytes> {
 }
 
 async fn range(found: &Found, range: Range<u64>) -> Result<Bytes> {
-    let options = GetOptions { range: Some(GetRange::Bounded(range)), ..Default::default() };
-    Ok(found.location.store.get_opts(&found.location.path, options).await?.bytes().await?)
+    fetch(&found.location, found.e_tag.as_deref(), range).await.map_err(|e| unreachable(e, &found.location))
 }

@@ -5,19 +5,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
-use object_store::ObjectStoreExt;
+use futures::StreamExt;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
 
-use super::{Unit, types};
+use super::ahead::{Ranges, unreachable};
+use super::{Shard, Unit, types};
 use crate::error::{Error, Kind, Result};
-use crate::storage::Location;
 
 /// Reads the rows of one unit.
 pub struct UnitReader {
@@ -52,7 +47,7 @@ impl UnitReader {
         });
         let columns = columns.collect();
         let mask = ProjectionMask::roots(shard.reader.parquet_schema(), roots);
-        let object = Ranges { at: shard.location.clone(), footer: shard.metadata().clone() };
+        let object = Ranges::new(shard.location.clone(), shard.e_tag.clone(), shard.metadata().clone(), unit.groups.clone(), &mask);
         let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(object, shard.reader.clone())
             .with_row_groups(unit.groups.clone().collect())
             .with_projection(mask)
@@ -66,7 +61,7 @@ impl UnitReader {
     /// The next batch, with the number of its first row in the unit.
     pub async fn next(&mut self) -> Result<Option<(u32, RecordBatch)>> {
         let batch = match self.stream.next().await {
-            None if self.row == self.unit.rows => return Ok(None),
+            None if self.row == self.unit.rows => return unchanged(&self.unit.shard).await.map(|()| None),
             None => return Err(self.broken(format!("{} rows, but its footer says {}", self.row, self.unit.rows))),
             Some(Err(ParquetError::External(e))) if e.is::<object_store::Error>() => return Err(self.unreachable(e)),
             Some(Err(e)) => return Err(self.broken(e.to_string())),
@@ -102,11 +97,10 @@ impl UnitReader {
 
     /// The store failed, which says nothing about the shard.
     fn unreachable(&self, e: Box<dyn std::error::Error + Send + Sync>) -> Error {
-        let e = match e.downcast::<object_store::Error>() {
-            Ok(e) => Error::from(*e),
-            Err(e) => Error::storage(e.to_string()),
-        };
-        e.at(self.unit.shard.display())
+        match e.downcast::<object_store::Error>() {
+            Ok(e) => unreachable(*e, &self.unit.shard.location),
+            Err(e) => Error::storage(e.to_string()).at(self.unit.shard.display()),
+        }
     }
 
     fn broken(&self, what: String) -> Error {
@@ -116,22 +110,11 @@ impl UnitReader {
     }
 }
 
-/// Ranged reads of a shard whose footer is known.
-struct Ranges {
-    at: Location,
-    footer: Arc<ParquetMetaData>,
-}
-
-impl AsyncFileReader for Ranges {
-    fn get_bytes(&mut self, range: std::ops::Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        async move { self.at.store.get_range(&self.at.path, range).await.map_err(|e| ParquetError::External(e.into())) }.boxed()
-    }
-
-    fn get_byte_ranges(&mut self, ranges: Vec<std::ops::Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
-        async move { self.at.store.get_ranges(&self.at.path, &ranges).await.map_err(|e| ParquetError::External(e.into())) }.boxed()
-    }
-
-    fn get_metadata<'a>(&'a mut self, _: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
-        async move { Ok(self.footer.clone()) }.boxed()
+/// A file on a disk has been read without asking for its ETag each time; at the end it must still be the same.
+async fn unchanged(shard: &Shard) -> Result<()> {
+    let (Some(wanted), Some(_)) = (&shard.e_tag, &shard.location.local) else { return Ok(()) };
+    match shard.location.head().await? {
+        Some(meta) if meta.e_tag.as_ref() == Some(wanted) => Ok(()),
+        _ => Err(unreachable(object_store::Error::Precondition { path: String::new(), source: "".into() }, &shard.location)),
     }
 }

@@ -15,6 +15,7 @@ pub mod pipeline;
 mod schema;
 mod semantic;
 mod source;
+pub mod stores;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -5,6 +5,8 @@ use indexmap::IndexMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::stores::Stores;
+
 /// A whole pipeline: where raw shards lie, what happens to them, where the result goes and how a trainer reads it.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -38,6 +40,9 @@ pub struct Pipeline {
     /// What a run may use. Nothing here changes a byte of the result.
     #[serde(default)]
     pub resources: Resources,
+    /// How stores are reached, by the beginning of their URIs (`s3://`, `s3://bucket`, `hdfs://name`). Nothing here changes a byte of the result.
+    #[serde(default, skip_serializing_if = "Stores::is_empty")]
+    pub stores: Stores,
     /// The seed of every random choice.
     #[serde(default)]
     pub seed: u64,

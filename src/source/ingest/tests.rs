@@ -42,7 +42,7 @@ impl Case {
     }
 
     async fn found(&self) -> Found {
-        discover("s", &self.spec(), self.folder.path()).await.unwrap().remove(0)
+        discover("s", &self.spec(), self.folder.path(), &Default::default()).await.unwrap().remove(0)
     }
 
     async fn try_stage(&self) -> Result<Shard> {
@@ -473,7 +473,7 @@ async fn in_memory(name: &str, bytes: Vec<u8>) -> Found {
     let case = Case::new(name, &bytes);
     let mut found = case.found().await;
     let store = Arc::new(InMemory::new());
-    found.location = Location { store, path: name.into(), local: None };
+    found.location = Location::of(store, name);
     found.location.store.put(&found.location.path, bytes.into()).await.unwrap();
     found
 }
@@ -490,7 +490,7 @@ async fn packing_store_and_threads_do_not_change_a_byte() {
             let shard = case.stage().await;
             staged.push(shard.location.read().await.unwrap().unwrap());
             let found = in_memory(&case.name, bytes.clone()).await;
-            let again = ingest(&found, &case.spec(), Some(&Location { path: "d".into(), ..found.location.clone() })).await.unwrap();
+            let again = ingest(&found, &case.spec(), Some(&Location::of(found.location.store.clone(), "d"))).await.unwrap();
             assert_eq!((again.fingerprint, again.rejected), (shard.fingerprint, shard.rejected));
             staged.push(again.location.read().await.unwrap().unwrap());
         }

@@ -1,0 +1,28 @@
+//! Google Cloud Storage and Azure Blob Storage, as `object_store` gives them: their own environment variables say how they are reached.
+
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+
+use super::http::Connector;
+use super::s3::{client_options, retry};
+use crate::error::Result;
+use crate::spec::stores::StoreSpec;
+
+fn connector(spec: &StoreSpec) -> Result<Connector> {
+    Ok(Connector { runtime: super::io::handle()?, patience: std::time::Duration::from_secs(spec.retry_s) })
+}
+
+/// Opens a bucket of Google's.
+pub fn gcs(bucket: &str, spec: &StoreSpec) -> Result<Arc<dyn ObjectStore>> {
+    let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(retry(spec));
+    Ok(Arc::new(builder.with_client_options(client_options(spec)).with_http_connector(connector(spec)?).build()?))
+}
+
+/// Opens a container of Azure's: `container`, or `container@account.dfs.core.windows.net`.
+pub fn azure(root: &str, spec: &StoreSpec) -> Result<Arc<dyn ObjectStore>> {
+    let builder = MicrosoftAzureBuilder::from_env().with_url(root).with_retry(retry(spec));
+    Ok(Arc::new(builder.with_client_options(client_options(spec)).with_http_connector(connector(spec)?).build()?))
+}
