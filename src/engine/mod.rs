@@ -6,6 +6,7 @@ pub mod bridge;
 mod decide;
 mod fits;
 mod moments;
+pub mod opener;
 pub mod passes;
 pub mod program;
 pub mod report;

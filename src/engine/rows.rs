@@ -23,7 +23,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::{Stream, stream};
+use tokio::task::JoinSet;
 
+use super::opener::{Opened, Opener};
 use super::program::{Program, Recorder, arrange, row_field, split_field};
 use super::verdict::{UnitState, Verdicts};
 use crate::error::{Error, Result};
@@ -142,19 +144,23 @@ impl View {
         let prefix = Prefix::new(&self.live.segment, self.upto, visible, &self.locals);
         let program = Arc::new(Program::bind(&self.live.segment, &prefix, &self.live.fits)?);
         let splits = self.live.splits_known(self.upto);
-        Ok(Rows { view: self.clone(), schema, prefix, program, splits, units: units.into_iter(), open: None })
+        let units = Opener::new(self.live.clone(), Arc::new(prefix), units, false);
+        Ok(Rows { view: self.clone(), schema, program, splits, units, open: None, records: JoinSet::new() })
     }
 }
+
+/// Verdicts that are being written while the next unit is read.
+const RECORDS: usize = 16;
 
 /// A reading of some units.
 pub struct Rows {
     view: View,
     schema: SchemaRef,
-    prefix: Prefix,
     program: Arc<Program>,
     splits: bool,
-    units: std::vec::IntoIter<u32>,
+    units: Opener,
     open: Option<OpenUnit>,
+    records: JoinSet<Result<()>>,
 }
 
 struct OpenUnit {
@@ -164,24 +170,16 @@ struct OpenUnit {
     record: Recorder,
 }
 
-impl OpenUnit {
-    async fn begin(view: &View, prefix: &Prefix, id: u32) -> Result<Self> {
-        let live = &view.live;
-        let unit = live.units[id as usize].clone();
-        let state = live.state(id).await?;
-        let reader = open_at(live, &unit, prefix)?;
-        let record = Recorder::new(unit.rows, &live.segment, &view.locals, unit.enters);
-        Ok(Self { unit, reader, state, record })
-    }
-}
-
 impl Rows {
     /// The next batch with its unit, in row order within a unit. A batch may be empty.
     pub async fn next(&mut self) -> Result<Option<(u32, RecordBatch)>> {
         loop {
             if self.open.is_none() {
-                let Some(id) = self.units.next() else { return Ok(None) };
-                self.open = Some(OpenUnit::begin(&self.view, &self.prefix, id).await?);
+                let Some(Opened { unit, state, reader: Some(reader) }) = self.units.next().await? else {
+                    return self.recorded(0).await.map(|()| None);
+                };
+                let record = Recorder::new(unit.rows, &self.view.live.segment, &self.view.locals, unit.enters);
+                self.open = Some(OpenUnit { unit, reader, state, record });
             }
             let Some(open) = &mut self.open else { return Ok(None) };
             let read = open.reader.next().await.inspect_err(|e| note_damage(&self.view.live, &open.unit, e))?;
@@ -202,7 +200,18 @@ impl Rows {
     /// A unit was read whole: its verdict is written.
     async fn end(&mut self) -> Result<()> {
         if let (Some(open), Some(layer)) = (self.open.take(), &self.view.record) {
-            self.view.live.verdicts.write(layer, open.unit.id, &open.record.finish()).await?;
+            let (verdicts, layer) = (self.view.live.verdicts.clone(), layer.clone());
+            self.records.spawn(async move { verdicts.write(&layer, open.unit.id, &open.record.finish()).await });
+        }
+        self.recorded(RECORDS).await
+    }
+
+    /// Waits until at most so many verdicts are being written.
+    async fn recorded(&mut self, at_most: usize) -> Result<()> {
+        while self.records.len() > at_most
+            && let Some(done) = self.records.join_next().await
+        {
+            done??;
         }
         Ok(())
     }

@@ -19,8 +19,9 @@ use tokio::sync::mpsc;
 use super::shard::{ShardOptions, ShardWriter, WRITE_ROWS};
 use crate::dataset::manifest::{QuarantineShard, Shard, hash_json};
 use crate::engine::accounts::Accounts;
+use crate::engine::opener::{Opened, Opener};
 use crate::engine::program::{Program, Recorder, arrange, split_field};
-use crate::engine::rows::{Live, identify, note_damage, open_at};
+use crate::engine::rows::{Live, identify, note_damage};
 use crate::engine::verdict::UnitState;
 use crate::error::{Error, Result};
 use crate::plan::prefix::Prefix;
@@ -70,7 +71,7 @@ pub struct Delivered {
 /// Everything a group's tasks share.
 struct Job {
     d: Delivery,
-    prefix: Prefix,
+    prefix: Arc<Prefix>,
     program: Program,
     options: ShardOptions,
     rejected: Option<ShardOptions>,
@@ -92,7 +93,8 @@ pub async fn deliver(d: Delivery, accounts: &Accounts) -> Result<Vec<Delivered>>
     }
     let (shard_rows, groups) = cut(&d, accounts);
     let threads = d.live.threads;
-    let job = Arc::new(Job { d, prefix, program, options, rejected, shard_rows, row_schema: Arc::new(Schema::new(fields)) });
+    let job =
+        Arc::new(Job { d, prefix: Arc::new(prefix), program, options, rejected, shard_rows, row_schema: Arc::new(Schema::new(fields)) });
     let work = groups.into_iter().map(|units| {
         let job = job.clone();
         async move { tokio::spawn(async move { job.group(units).await }).await? }
@@ -173,21 +175,19 @@ impl Job {
             (Some(folder), Some(options)) => Some(Quarantine::new(&self.d.root, folder, options, &seal)),
             _ => None,
         };
-        for id in units {
-            let unit = &self.d.live.units[id as usize];
-            let state = self.d.live.state(id).await?;
+        let mut units = Opener::new(self.d.live.clone(), self.prefix.clone(), units, true);
+        while let Some(Opened { unit, state, reader }) = units.next().await? {
             if let Some(q) = &mut quarantine {
-                q.keep(&self.d.live, unit, &state).await?;
+                q.keep(&self.d.live, &unit, &state).await?;
             }
-            if state.alive.count_set_bits() == 0 {
+            let Some(mut reader) = reader else {
                 self.d.live.progress.add(u64::from(unit.rows), 0);
                 continue;
-            }
-            let mut reader = open_at(&self.d.live, unit, &self.prefix)?;
+            };
             let mut nothing = Recorder::new(0, &self.d.live.segment, &[], 0);
-            while let Some((first, batch)) = reader.next().await.inspect_err(|e| note_damage(&self.d.live, unit, e))? {
+            while let Some((first, batch)) = reader.next().await.inspect_err(|e| note_damage(&self.d.live, &unit, e))? {
                 self.d.live.progress.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
-                let batch = identify(batch, unit, first, &state, true)?;
+                let batch = identify(batch, &unit, first, &state, true)?;
                 let batch = self.program.run(batch, unit.enters, &mut nothing)?;
                 if send.send(arrange(&batch, &self.row_schema)?).await.is_err() {
                     return Ok(Vec::new());
