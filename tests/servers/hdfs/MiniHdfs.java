@@ -30,12 +30,12 @@ import org.apache.hadoop.hdfs.server.namenode.NameNodeAdapter;
 /**
  * Real HDFS on loopback for tests: NameNodes and DataNodes of Hadoop's mini-cluster in one process.
  *
- * <p>{@code java -cp 'jars/*' MiniHdfs.java FOLDER [--ha] [--owner PID]} prints one JSON line when it answers, then obeys commands, one a
- * line, each answered by {@code ok} or {@code error: …}; see {@link #HELP}. They come over the control port, and over stdin where no owner is
- * named. It ends, and removes its data, with the owner's process or with stdin, on {@code exit} and on SIGTERM.
+ * <p>{@code java -cp 'jars/*' MiniHdfs.java FOLDER [--ha] [--owner PID]} prints one JSON line when it answers, then obeys commands, one
+ * a line, each answered by {@code ok} or {@code error: …}; see {@link #HELP}. They come over the control port, and over stdin where no
+ * owner is named. It ends, and removes its data, with the owner's process or with stdin, on {@code exit} and on SIGTERM.
  *
- * <p>The superuser is {@code hdfs} (start it with {@code HADOOP_USER_NAME=hdfs}), so that whoever runs tests is a normal user: anyone may write
- * below {@code /}, nobody but the superuser may enter {@code /private}.
+ * <p>The superuser is {@code hdfs} (start it with {@code HADOOP_USER_NAME=hdfs}), so that whoever runs tests is a normal user: anyone may
+ * write below {@code /}, nobody but the superuser may enter {@code /private}.
  */
 public final class MiniHdfs {
     private static final int DATANODES = 3;
