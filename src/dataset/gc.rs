@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{Duration, Utc};
+use chrono::{DateTime, Duration, Utc};
 use object_store::ObjectMeta;
 
 use super::{Dataset, Manifest};
@@ -50,10 +50,14 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions) -> Result<Swept> {
         }
     }
     let oldest = Utc::now() - Duration::hours(i64::try_from(options.older_than_hours).unwrap_or(i64::MAX / 3_600_000));
-    for folder in ["data", "_feedline/staging", "_feedline/quarantine", "_feedline/reports"] {
+    for folder in ["data", "_feedline"] {
         for meta in dataset.root.child(folder).list().await? {
             let Some(parts) = meta.location.prefix_match(&dataset.root.path) else { continue };
             let path = parts.map(|p| p.as_ref().to_owned()).collect::<Vec<_>>().join("/");
+            let bookkeeping = path == "_feedline/lease" || path.starts_with("_feedline/versions/");
+            if bookkeeping && !is_unfinished(&path) {
+                continue;
+            }
             let of_gone = freed.contains(&path) || gone.iter().any(|v| path.contains(&format!("/{v:08}/")));
             let of_kept = named.contains(&path) || kept.iter().any(|v| path.starts_with(&format!("_feedline/reports/{v:08}/")));
             if !of_kept && (of_gone || meta.last_modified <= oldest) {
@@ -61,7 +65,30 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions) -> Result<Swept> {
             }
         }
     }
+    abort_uploads(dataset, oldest, options, &mut swept).await?;
     Ok(swept)
+}
+
+/// Whether a file is one that HDFS was still writing: `.NAME.tmp.N` stands beside the name until it is whole.
+fn is_unfinished(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.starts_with('.') && name.rsplit_once('.').is_some_and(|(stem, n)| stem.ends_with(".tmp") && n.parse::<u64>().is_ok())
+}
+
+/// Uploads that a killed run never finished: no listing of objects shows them, and S3 keeps (and bills) their parts for ever.
+async fn abort_uploads(dataset: &Dataset, oldest: DateTime<Utc>, options: &GcOptions, swept: &mut Swept) -> Result<()> {
+    let Some(bucket) = dataset.root.bucket() else { return Ok(()) };
+    for upload in bucket.unfinished(&dataset.root.path).await.map_err(|e| e.at(dataset.root.display()))? {
+        // One whose age is not told may be under way.
+        if !DateTime::parse_from_rfc3339(&upload.initiated).is_ok_and(|begun| begun <= oldest) {
+            continue;
+        }
+        if !options.dry_run {
+            bucket.abort(&upload).await?;
+        }
+        swept.paths.push(format!("{} (unfinished upload)", upload.path));
+    }
+    Ok(())
 }
 
 async fn remove(dataset: &Dataset, path: String, meta: &ObjectMeta, options: &GcOptions, swept: &mut Swept) -> Result<()> {
@@ -76,4 +103,15 @@ async fn remove(dataset: &Dataset, path: String, meta: &ObjectMeta, options: &Gc
 /// The files that a manifest names.
 fn files(manifest: &Manifest) -> impl Iterator<Item = String> + '_ {
     manifest.shards.iter().map(|s| s.path.clone()).chain(manifest.quarantine.iter().map(|q| q.path.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_in_the_making_are_told_by_name() {
+        assert!(is_unfinished("data/split=train/.part-1.parquet.tmp.12") && is_unfinished("_feedline/versions/.00000001.json.tmp.1"));
+        assert!(!is_unfinished("_feedline/versions/00000001.json") && !is_unfinished("data/.hidden") && !is_unfinished("a.tmp.x"));
+    }
 }

@@ -46,21 +46,25 @@ pub async fn discover(name: &str, spec: &SourceSpec, base: &FsPath, stores: &Sto
         return Err(Error::input("there is no such file or folder").at(place()).hint("check `uri`, and that the data is mounted here"));
     }
     if pattern.is_none()
-        && root.local.as_ref().is_none_or(|l| !l.is_dir())
-        && let Some(meta) = root.head().await?
+        && root.local.as_ref().is_some_and(|l| !l.is_dir())
+        && let Some(one) = single(&root, spec, &place).await?
     {
-        let file = root.path.filename().unwrap_or_default().to_owned();
-        let format = spec.format.or(format_of(&file).map(|f| f.0));
-        let format = format.ok_or_else(|| {
-            Error::input("the file's ending names no format that Feedline reads").at(place()).hint("set `format:` in the source")
-        })?;
-        return Ok(vec![found(file, root.clone(), &meta, format)]);
+        return Ok(vec![one]);
     }
     readable(&root).map_err(|e| e.at(place()))?;
     let matcher = pattern.map(|p| glob(p, name)).transpose()?;
     let mut shards = Vec::new();
     let (mut seen, mut other) = (0_usize, None);
-    for meta in root.list().await? {
+    let listed = root.list().await.map_err(|e| e.within(format!("source `{name}`")))?;
+    // In a store, whether a path is an object or a folder shows by what lies below it. A listing also tells in words what is wrong with the keys.
+    if listed.is_empty()
+        && pattern.is_none()
+        && root.local.is_none()
+        && let Some(one) = single(&root, spec, &place).await?
+    {
+        return Ok(vec![one]);
+    }
+    for meta in listed {
         let Some(path) = below(&root, &meta.location) else { continue };
         if is_hidden(&path) {
             continue;
@@ -89,6 +93,16 @@ pub async fn discover(name: &str, spec: &SourceSpec, base: &FsPath, stores: &Sto
     }
     one_format(&shards).map_err(|e| e.at(place()))?;
     Ok(shards)
+}
+
+/// The one object that a path without a glob names.
+async fn single(root: &Location, spec: &SourceSpec, place: &impl Fn() -> String) -> Result<Option<Found>> {
+    let Some(meta) = root.head().await? else { return Ok(None) };
+    let file = root.path.filename().unwrap_or_default().to_owned();
+    let format = spec.format.or(format_of(&file).map(|f| f.0)).ok_or_else(|| {
+        Error::input("the file's ending names no format that Feedline reads").at(place()).hint("set `format:` in the source")
+    })?;
+    Ok(Some(found(file, root.clone(), &meta, format)))
 }
 
 fn found(path: String, location: Location, meta: &object_store::ObjectMeta, format: Format) -> Found {

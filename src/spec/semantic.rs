@@ -7,12 +7,14 @@ use globset::GlobBuilder;
 use super::Pipeline;
 use super::tree::join;
 use crate::error::{Mistake, nearest};
+use crate::storage::uri;
 
 /// Every such mistake, without any I/O. `labels` are the stages'.
 pub(crate) fn check(pipeline: &Pipeline, labels: &[String]) -> Vec<Mistake> {
     let mut out = Vec::new();
     check_names(pipeline, &mut out);
     check_sink(pipeline, &mut out);
+    check_stores(pipeline, &mut out);
     check_feed(pipeline, &mut out);
     check_tests(pipeline, labels, &mut out);
     out
@@ -41,6 +43,36 @@ fn check_names(pipeline: &Pipeline, out: &mut Vec<Mistake>) {
         if let Some(d) = source.delimiter.filter(|d| !d.is_ascii() || matches!(d, '\n' | '\r' | '"')) {
             let place = join(&join("/sources", name), "delimiter");
             out.push(Mistake::new(place, format!("{d:?} cannot stand between fields")).help("use one ASCII character, such as `;`"));
+        }
+    }
+}
+
+/// URIs and options of stores: no secrets in them, and nothing that names no store.
+fn check_stores(pipeline: &Pipeline, out: &mut Vec<Mistake>) {
+    let mut uris: Vec<(String, &str)> =
+        pipeline.sources.iter().map(|(name, s)| (join(&join("/sources", name), "uri"), s.uri.as_str())).collect();
+    uris.push(("/sink/uri".to_owned(), &pipeline.sink.uri));
+    for (at, text) in uris {
+        // From its first glob character on, a URI is a pattern.
+        let plain = text.split(['*', '?', '[', '{']).next().unwrap_or_default();
+        if let Err(e) = uri::parse(plain) {
+            out.push(Mistake::new(at, e.message()).help(e.to_do().unwrap_or_default()));
+        }
+    }
+    for (prefix, store) in &pipeline.stores {
+        let at = join("/stores", prefix);
+        let scheme = prefix.split_once("://").map(|(scheme, _)| scheme);
+        if !scheme.is_some_and(|s| ["s3", "s3a", "hdfs", "gs", "az", "abfs", "abfss"].contains(&s)) || prefix.contains('@') {
+            out.push(
+                Mistake::new(at.clone(), "this is not the beginning of a store's URI")
+                    .help("for example `s3://`, `s3://bucket` or `hdfs://name`"),
+            );
+        }
+        if store.endpoint.as_ref().is_some_and(|e| e.contains('@') || e.contains('?')) {
+            out.push(
+                Mistake::new(join(&at, "endpoint"), "credentials do not belong into a spec")
+                    .help("set AWS_ACCESS_KEY_ID …, or name a `credentials_file`"),
+            );
         }
     }
 }

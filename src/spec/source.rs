@@ -9,6 +9,7 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, Na
 
 use super::tree::{Flaw, Node, Place, Value, last};
 use crate::error::{Error, Mistake};
+use crate::storage::masked;
 
 /// Bytes of the longest line that is shown around a mistake.
 const LONGEST_SHOWN: usize = 2000;
@@ -37,14 +38,15 @@ pub struct SpecSource {
 impl SpecSource {
     /// The texts alone: places follow with [`SpecSource::index`].
     pub(crate) fn new(name: &str, content: &str) -> Self {
-        let text = Text { name: name.to_owned(), content: content.to_owned() };
+        // What a person wrote into a URI by mistake is not shown around other mistakes.
+        let text = Text { name: name.to_owned(), content: masked(content) };
         Self { texts: Arc::new(vec![text]), places: Arc::default() }
     }
 
     /// Adds the text of a `--set` argument; its number is the result.
     pub(crate) fn add_override(&mut self, content: String) -> usize {
         let texts = Arc::make_mut(&mut self.texts);
-        texts.push(Text { name: "--set".to_owned(), content });
+        texts.push(Text { name: "--set".to_owned(), content: masked(&content) });
         texts.len() - 1
     }
 

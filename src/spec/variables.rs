@@ -12,6 +12,7 @@ use indexmap::IndexMap;
 use super::tree::{Budget, Flaw, MAX_DEPTH, Node, Place, Value, shortened};
 use super::yaml::plain_scalar;
 use crate::error::{Mistake, nearest};
+use crate::storage::uri::names_secret;
 
 /// Resolves every value of the tree, `vars` included.
 pub(crate) fn resolve(root: &mut Node, env: &dyn Fn(&str) -> Option<String>, budget: &mut Budget, flaws: &mut Vec<Flaw>) {
@@ -147,6 +148,7 @@ impl Resolver<'_> {
     fn reference(&mut self, name: &str, or: &Or, at: Place) -> Result<String, Option<Mistake>> {
         let found = match self.variable(name, at) {
             Some(var) => Some(as_text(&var, name)?),
+            None if names_secret(name) => return Err(Some(secret(name))),
             None => (self.env)(name),
         };
         match (found, or) {
@@ -173,6 +175,12 @@ impl Resolver<'_> {
         Mistake::new("", format!("there is no variable `{name}`, nor is it set in the environment"))
             .help(format!("{near}`${{{name}:-default}}` gives a default, `$${{` writes `${{` itself"))
     }
+}
+
+/// A spec is kept in the manifest of what it makes, so no secret may come in.
+fn secret(name: &str) -> Mistake {
+    Mistake::new("", format!("`{name}` is the name of a secret, and a spec is kept in the manifest for all to read"))
+        .help("stores take their keys from the environment themselves; leave it out of the spec")
 }
 
 fn is_blank(node: &Node) -> bool {

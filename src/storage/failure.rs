@@ -99,7 +99,7 @@ fn s3_words(code: &str) -> Option<(&'static str, &'static str)> {
 fn hdfs_words(class: &str, text: &str) -> Option<(String, &'static str, Kind)> {
     let first = text.lines().next().unwrap_or_default();
     let ends = |name: &str| class.ends_with(name);
-    Some(if ends("SafeModeException") {
+    Some(if ends("SafeModeException") || text.contains("SafeModeException") {
         (
             "the NameNode is in safe mode: it takes no changes".to_owned(),
             "wait until it has started, or see `hdfs dfsadmin -safemode get`; then run again",
@@ -122,6 +122,14 @@ fn hdfs_words(class: &str, text: &str) -> Option<(String, &'static str, Kind)> {
     } else {
         return None;
     })
+}
+
+/// A text without the stack traces and lists of nodes that Hadoop's errors carry along.
+fn short(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with("at org.") && !line.trim_start().starts_with("at java"));
+    let text = lines.collect::<Vec<_>>().join(" ");
+    let end = text.find("[DatanodeInfo").unwrap_or(text.len());
+    text[..end].trim_end().to_owned()
 }
 
 /// Every text of an error's chain, outermost first.
@@ -151,7 +159,7 @@ fn hdfs_cause(e: &StoreError) -> Option<&HdfsError> {
 
 impl From<StoreError> for Error {
     fn from(e: StoreError) -> Self {
-        let text = super::uri::redacted_text(&chain(&e));
+        let text = super::uri::redacted_text(&short(&chain(&e)));
         if crate::error::is_disk_full(&text) {
             return Error::disk_full(text);
         }
@@ -203,6 +211,11 @@ fn explained(e: &StoreError, text: &str) -> Option<Error> {
 fn plain(e: &StoreError, text: &str) -> Error {
     let (message, hint) = match e {
         StoreError::NotFound { path, .. } => (format!("no such object: {path}"), "check the path in the spec"),
+        // The answer to a question about one object has no body that would say more.
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } if text.contains("status code: 40") => (
+            "the store denies access".to_owned(),
+            "check the keys (AWS_ACCESS_KEY_ID …, or the profile) and what they may do; `feedline doctor` says more",
+        ),
         StoreError::PermissionDenied { path, .. } | StoreError::Unauthenticated { path, .. } => {
             (format!("permission denied: {path}"), "give the user who runs Feedline access to it")
         }
@@ -211,7 +224,7 @@ fn plain(e: &StoreError, text: &str) -> Error {
         StoreError::Precondition { path, .. } => {
             (format!("the object changed while it was used: {path}"), "run again once nobody writes there")
         }
-        StoreError::AlreadyExists { path, .. } => (format!("already exists: {path}"), "another run wrote it; run again"),
+        StoreError::AlreadyExists { path, .. } => (format!("already exists: {}", short(path)), "another run wrote it; run again"),
         _ => (text.to_owned(), "run again; finished work is kept"),
     };
     Error::storage(message).hint(hint)

@@ -127,18 +127,42 @@ fn ends_uri(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '}' | ')' | '<' | '>')
 }
 
-/// A text with the user and password of every URI in it masked, each byte by `*`: places in the text stay as they are.
+/// Whether a name is that of a secret: `AWS_SECRET_ACCESS_KEY`, `db_password`, `HF_TOKEN`.
+pub fn names_secret(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    let words = ["SECRET", "PASSWORD", "PASSWD", "TOKEN", "CREDENTIAL", "CREDENTIALS", "APIKEY"];
+    // What ends so names where a secret lies.
+    if ["_FILE", "_PATH", "_DIR", "_URI", "_URL"].iter().any(|end| upper.ends_with(end)) {
+        return false;
+    }
+    upper.split(['_', '-', '.']).any(|word| words.contains(&word))
+        || ["ACCESS_KEY", "API_KEY", "PRIVATE_KEY", "ACCOUNT_KEY"].iter().any(|sign| upper.contains(sign))
+}
+
+/// A spec's text with the user and password of every URI, and the value of every key that names a secret, masked by `*` byte for byte: places in the
+/// text stay as they are.
 pub fn masked(text: &str) -> String {
-    let mut out = text.to_owned();
-    let mut from = 0;
-    while let Some(at) = out[from..].find("://") {
-        let begin = from + at + 3;
-        let rest = &out[begin..];
+    let mut spans = Vec::new();
+    for (at, _) in text.match_indices("://") {
+        let begin = at + 3;
+        let rest = &text[begin..];
         let end = rest.find(|c| ends_uri(c) || c == '/').unwrap_or(rest.len());
-        if let Some(at) = rest[..end].rfind('@') {
-            out.replace_range(begin..begin + at, &"*".repeat(at));
+        spans.extend(rest[..end].rfind('@').map(|at| begin..begin + at));
+    }
+    for (at, _) in text.match_indices([':', '=']) {
+        let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let before = text[..at].trim_end_matches(['"', '\'', ' ']);
+        let name = &before[before.rfind(|c| !is_name(c)).map_or(0, |i| i + 1)..];
+        let value = text[at + 1..].trim_start_matches([' ', '"', '\'']);
+        let begin = text.len() - value.len();
+        let end = begin + value.find(['\n', ',', '}', '"', '\'']).unwrap_or(value.len());
+        if names_secret(name) && !value.starts_with(['{', '[']) {
+            spans.push(begin..end);
         }
-        from = begin;
+    }
+    let mut out = text.to_owned();
+    for span in spans {
+        out.replace_range(span.clone(), &"*".repeat(span.len()));
     }
     out
 }
@@ -167,18 +191,24 @@ mod tests {
 
     #[test]
     fn what_is_no_uri_of_a_store_is_refused_and_secrets_are_not_repeated() {
-        for uri in
-            ["s4://b/x", "s3:///x", "s3://b/../x", "s3://key:SECRET@b/x", "s3://SECRET@b/x", "hdfs://SECRET@nn/x", "s3://b/x?token=SECRET"]
-        {
+        for uri in ["s4://b/x", "s3:///x", "s3://b/../x", "s3://key:HUSH@b/x", "s3://HUSH@b/x", "hdfs://HUSH@nn/x", "s3://b/x?token=HUSH"] {
             let e = parse(uri).unwrap_err();
             let told = format!("{e} {:?}", e.to_do());
-            assert!(e.exit_code() == 64 && !told.contains("SECRET"), "{told}");
+            assert!(e.exit_code() == 64 && !told.contains("HUSH"), "{told}");
         }
         assert_eq!(parse("s4://b").unwrap_err().to_do(), Some("did you mean `s3`?"));
     }
 
     #[test]
+    fn names_of_secrets_are_known() {
+        assert!(["AWS_SECRET_ACCESS_KEY", "db_password", "HF_TOKEN", "AWS_ACCESS_KEY_ID"].iter().all(|n| names_secret(n)));
+        assert!(!["TOKENIZER", "max_tokens", "tokens", "keys", "credentials_file"].iter().any(|n| names_secret(n)));
+    }
+
+    #[test]
     fn masks_keep_places() {
+        assert_eq!(masked("s: { secret_key: \"abc\", tokens: { a: 1 } }"), "s: { secret_key: \"***\", tokens: { a: 1 } }");
+        assert_eq!(masked("stores.s3.session_token=abc"), "stores.s3.session_token=***");
         assert_eq!(redacted("s3://key:secret@bucket/x?token=1"), "s3://***@bucket/x");
         let text = "uri: s3://k:s@b/x # a@b\nb: \"https://u@h\"";
         assert_eq!(masked(text), "uri: s3://***@b/x # a@b\nb: \"https://*@h\"");
