@@ -6,6 +6,7 @@
 pub mod apply;
 mod completions;
 pub mod diff;
+mod doctor;
 pub mod feed;
 pub mod gc;
 mod logging;
@@ -84,6 +85,8 @@ pub enum Command {
     Verify(verify::VerifyArgs),
     /// Remove what no version needs.
     Gc(gc::GcArgs),
+    /// Try whether a store is all that Feedline needs, and say what is wrong.
+    Doctor(doctor::DoctorArgs),
     /// Send new data through a version's column stages, with what it learned.
     Apply(apply::ApplyArgs),
     /// Read batches as a trainer would, and say how fast they come.
@@ -134,6 +137,7 @@ fn dispatch(command: Command, global: GlobalArgs) -> Result<u8> {
         Command::Diff(args) => diff::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Gc(args) => gc::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Apply(args) => apply::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Report(args) => report::run(&args),

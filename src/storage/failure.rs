@@ -157,6 +157,12 @@ fn hdfs_cause(e: &StoreError) -> Option<&HdfsError> {
     None
 }
 
+/// A failure in a few words, for logs.
+pub fn told(e: &StoreError) -> String {
+    let text = super::uri::redacted_text(&short(&chain(e)));
+    explained(e, &text).unwrap_or_else(|| plain(e, &text)).message().to_owned()
+}
+
 impl From<StoreError> for Error {
     fn from(e: StoreError) -> Self {
         let text = super::uri::redacted_text(&short(&chain(&e)));

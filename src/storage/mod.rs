@@ -12,6 +12,7 @@
 //! - What fails for a passing reason is tried again until a deadline ([`steady`]).
 
 mod cloud;
+pub mod doctor;
 mod failure;
 mod hdfs;
 mod http;
@@ -31,7 +32,7 @@ use futures::TryStreamExt;
 use object_store::limit::LimitStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::error::{Error, Result};
@@ -125,7 +126,12 @@ impl Location {
 
     /// The location below this one.
     pub fn child(&self, relative: &str) -> Self {
-        let path = relative.split('/').filter(|p| !p.is_empty()).fold(self.path.clone(), |p, part| p.join(part));
+        // Names stay as they are: `join` of a text would write `ü` as `%C3%BC`, a name of its own.
+        let parts = relative.split('/').filter(|p| !p.is_empty());
+        let path = parts.fold(self.path.clone(), |path, part| match PathPart::parse(part) {
+            Ok(part) => path.join(part),
+            Err(_) => path.join(part),
+        });
         Self { path, local: self.local.as_ref().map(|l| l.join(relative)), ..self.clone() }
     }
 

@@ -20,7 +20,7 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-use super::failure::is_passing;
+use super::failure::{is_passing, told};
 
 /// The first wait; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -117,8 +117,8 @@ impl Patience {
         self.tries += 1;
         // The first failure is nothing to speak of; a person who watches a run that stands still wants to know why.
         match self.tries {
-            1 | 2 => tracing::debug!(%path, tries = self.tries, "{what} failed, trying again: {e}"),
-            _ => tracing::warn!(%path, tries = self.tries, "{what} failed, trying again: {e}"),
+            1 | 2 => tracing::debug!(%path, tries = self.tries, "{what} failed, trying again: {}", told(&e)),
+            _ => tracing::warn!(%path, tries = self.tries, "{what} failed, trying again: {}", told(&e)),
         }
         tokio::time::sleep(pause).await;
         Ok(())

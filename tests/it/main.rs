@@ -3,8 +3,11 @@
 // In a test a panic is how a fault is told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod contract;
 mod kill;
+mod outages;
 mod same_bytes;
+mod servers;
 mod spine;
 mod support;
 mod wrong_inputs;
