@@ -138,12 +138,13 @@ impl View {
         Arc::new(Schema::new(fields))
     }
 
-    /// Reads the columns asked for, unit by unit.
+    /// Reads the columns asked for, unit by unit; the reading counts in the progress.
     pub fn read(&self, units: Vec<u32>, schema: SchemaRef) -> Result<Rows> {
         let visible = schema.fields().iter().map(|f| f.name().clone()).filter(|n| n != ROW && n != SPLIT);
         let prefix = Prefix::new(&self.live.segment, self.upto, visible, &self.locals);
         let program = Arc::new(Program::bind(&self.live.segment, &prefix, &self.live.fits)?);
         let splits = self.live.splits_known(self.upto);
+        self.live.progress.reading(units.iter().map(|u| u64::from(self.live.units[*u as usize].rows)).sum());
         let units = Opener::new(self.live.clone(), Arc::new(prefix), units, false);
         Ok(Rows { view: self.clone(), schema, program, splits, units, open: None, records: JoinSet::new() })
     }
