@@ -3,8 +3,11 @@
 // In a test a panic is how a fault is told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod apply;
+mod formats;
 mod kill;
 mod same_bytes;
 mod spine;
 mod support;
+mod told;
 mod wrong_inputs;
