@@ -41,9 +41,11 @@ pub(super) fn run(args: &ApplyArgs) -> Result<u8> {
     let manifest = block_on(1, dataset.manifest(args.version))?;
     let here = std::env::current_dir()?;
     let main = manifest.run.uris.keys().next().ok_or_else(|| Error::input("the manifest names no source"))?;
-    let mut overrides = vec![(format!("sources.{main}.uri"), args.input.clone()), ("sink.uri".to_owned(), args.to.clone())];
-    overrides.extend(manifest.run.uris.iter().skip(1).map(|(name, uri)| (format!("sources.{name}.uri"), uri.clone())));
-    let loaded = spec::load(&manifest.spec.to_string(), "the manifest's spec", &overrides, &|_| None)?;
+    // Paths are text, whatever they would mean in YAML: `*.parquet` is no alias.
+    let set = |name: &str, uri: &str| Ok((format!("sources.\"{name}\".uri"), serde_json::to_string(uri)?));
+    let mut overrides = vec![set(main, &args.input)?, ("sink.uri".to_owned(), serde_json::to_string(&args.to)?)];
+    overrides.extend(manifest.run.uris.iter().skip(1).map(|(name, uri)| set(name, uri)).collect::<Result<Vec<_>>>()?);
+    let loaded = spec::reload(&manifest.spec, "the manifest's spec", &overrides)?;
     let to = Location::open(&args.to, &here)?;
     let applied = block_on(loaded.pipeline.resources.threads, apply(&loaded, &here, &manifest, &to, args.overwrite))?;
     if !applied.missing.is_empty() {

@@ -256,6 +256,19 @@ mod tests {
         }
     }
 
+    /// What is left out of `wants_json` would print nothing where it fails.
+    #[test]
+    fn every_command_with_json_is_known_to_want_it() {
+        let mut seen = 0;
+        for sub in Cli::command().get_subcommands().filter(|s| s.get_arguments().any(|a| a.get_id() == "json")) {
+            let asked =
+                |args: &[&str]| Cli::try_parse_from([&["feedline", sub.get_name(), "x"], args].concat()).unwrap().command.wants_json();
+            assert!(asked(&["--json"]) && !asked(&[]), "{}", sub.get_name());
+            seen += 1;
+        }
+        assert!(seen >= 6);
+    }
+
     #[test]
     fn usage_errors_are_64_and_help_is_0() {
         let code = |args: &[&str]| main_from(std::iter::once("feedline").chain(args.iter().copied()).map(OsString::from));

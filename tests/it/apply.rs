@@ -73,6 +73,22 @@ fn a_killed_apply_is_no_result_and_is_replaced_only_where_that_is_asked_for() {
     assert_eq!(left, [SUCCESS, "part-00000.parquet"]);
 }
 
+/// `$${x}` is the text `${x}`, and a path is a path: neither is read a second time.
+#[test]
+fn what_was_resolved_once_is_not_resolved_again() {
+    let bench = Bench::new();
+    bench.parquet("raw/a.parquet", &table(0, 100));
+    let spec = SPEC.replace("stages:", "description: costs $${x}\nstages:\n  - derive: { price: \"'$${x} ' || name\" }");
+    bench.run(&spec).unwrap();
+    bench.parquet("${odd}/: new.parquet", &table(0, 10));
+    let apply =
+        |args: &[&str]| Said::by(feedline(&bench, &[&["-q", "apply", "../out"], args].concat()).current_dir(bench.path().join("${odd}")));
+    apply(&["*.parquet", "--to", "../a: b"]).expect("glob", 0, &[]);
+    let rows = bench.batch("a: b/part-00000.parquet");
+    let price = arrow::compute::cast(rows.column_by_name("price").unwrap(), &arrow::datatypes::DataType::Utf8).unwrap();
+    assert_eq!(arrow::array::AsArray::as_string::<i32>(&price).value(3), "${x} row 3");
+}
+
 #[test]
 fn a_result_does_not_mix_with_other_files() {
     let bench = bench(1);

@@ -94,12 +94,16 @@ impl Bench {
 
     /// All rows of a split of a version below `out`, as one batch.
     pub fn rows(&self, out: &str, manifest: &Manifest, split: &str) -> RecordBatch {
-        let mut batches = Vec::new();
-        for shard in manifest.shards_of(split) {
-            let file = std::fs::File::open(self.path().join(out).join(&shard.path)).unwrap();
-            batches.extend(ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().map(|b| b.unwrap()));
-        }
+        let batches: Vec<_> = manifest.shards_of(split).map(|shard| self.batch(&format!("{out}/{}", shard.path))).collect();
         arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
+    }
+
+    /// All rows of a Parquet file.
+    pub fn batch(&self, path: &str) -> RecordBatch {
+        let file = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(self.path().join(path)).unwrap()).unwrap();
+        let schema = file.schema().clone();
+        let batches: Vec<_> = file.build().unwrap().map(|b| b.unwrap()).collect();
+        arrow::compute::concat_batches(&schema, &batches).unwrap()
     }
 }
 
