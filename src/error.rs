@@ -65,7 +65,9 @@ struct Inner {
     kind: Kind,
     message: String,
     place: Option<String>,
+    row: Option<u64>,
     hint: Option<String>,
+    mistakes: Option<serde_json::Value>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -75,7 +77,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), place: None, hint: None, source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), place: None, row: None, hint: None, mistakes: None, source: None }))
     }
 
     /// The command line was used wrongly.
@@ -109,6 +111,12 @@ impl Error {
         self
     }
 
+    /// Adds the row by its identity (`_row`): who knows the shards names the row's place in its own.
+    pub fn at_row(mut self, identity: u64) -> Self {
+        self.0.row.get_or_insert(identity);
+        self
+    }
+
     /// Adds the wider place around the one that is known: the shard around a row.
     pub fn within(mut self, wider: impl Into<String>) -> Self {
         let wider = wider.into();
@@ -130,6 +138,12 @@ impl Error {
         self
     }
 
+    /// Adds the spec's mistakes one by one, as a JSON list: the message shows them to people, this to programs.
+    pub fn mistaken(mut self, mistakes: serde_json::Value) -> Self {
+        self.0.mistakes = Some(mistakes);
+        self
+    }
+
     /// Adds the cause.
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
@@ -146,9 +160,27 @@ impl Error {
         &self.0.message
     }
 
+    /// What is wrong in a line; the message of a spec's mistakes shows them all below it.
+    pub fn summary(&self) -> &str {
+        match &self.0.mistakes {
+            Some(_) => self.message().lines().next().unwrap_or_default(),
+            None => self.message(),
+        }
+    }
+
+    /// The spec's mistakes one by one, where that is what is wrong: a JSON list as [`SpecErrors::to_json`](crate::spec::SpecErrors::to_json) gives it.
+    pub fn mistakes(&self) -> Option<&serde_json::Value> {
+        self.0.mistakes.as_ref()
+    }
+
     /// Where it is wrong.
     pub fn place(&self) -> Option<&str> {
         self.0.place.as_deref()
+    }
+
+    /// The identity of the row, where one is to blame.
+    pub fn row(&self) -> Option<u64> {
+        self.0.row
     }
 
     /// What to do next.
@@ -239,6 +271,8 @@ impl Error {
     fn copy(&self) -> Self {
         let mut copy = Error::new(self.kind(), self.message());
         copy.0.place = self.0.place.clone();
+        copy.0.row = self.0.row;
+        copy.0.mistakes = self.0.mistakes.clone();
         copy.0.hint = self.0.hint.clone();
         copy.0.source = self.0.source.as_ref().map(|s| s.to_string().into());
         copy

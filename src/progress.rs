@@ -1,6 +1,7 @@
 //! How far a run has come: written by engines, read by whoever shows it.
 //!
-//! Engines call [`Progress::begin`] once a phase and [`Progress::add`] once a batch; adding is two atomic additions, without a lock.
+//! Engines call [`Progress::begin`] once a phase, [`Progress::reading`] once a reading of rows and [`Progress::add`] once a batch; adding is two
+//! atomic additions, without a lock. A phase may read its rows several times: each reading counts, in what is done and in the total.
 //! Nothing here reaches an output: progress is beside the data, so clocks are allowed.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 pub struct Progress {
     rows: AtomicU64,
     rows_total: AtomicU64,
+    rows_begun: AtomicU64,
     bytes: AtomicU64,
     bytes_total: AtomicU64,
     phases: Mutex<Phases>,
@@ -28,9 +30,9 @@ struct Phases {
 pub struct Phase {
     /// What is being done, for example `decide dedup`.
     pub label: String,
-    /// Rows done.
+    /// Rows done; a row that is read twice counts twice.
     pub rows: u64,
-    /// Rows in all; 0 where that is not known.
+    /// Rows in all, counted the same; 0 where that is not known.
     pub rows_total: u64,
     /// Bytes done.
     pub bytes: u64,
@@ -70,13 +72,18 @@ fn per_second(count: u64, elapsed: Duration) -> f64 {
 }
 
 impl Progress {
-    /// Begins a phase, which ends the one before. Totals are 0 where they are not known.
+    /// Begins a phase, which ends the one before. Totals are what is expected, over all readings; 0 where they are not known.
     pub fn begin(&self, label: impl Into<String>, rows_total: u64, bytes_total: u64) {
         let mut phases = self.lock();
         self.close(&mut phases);
         self.rows_total.store(rows_total, Relaxed);
         self.bytes_total.store(bytes_total, Relaxed);
         phases.now = Some((label.into(), Instant::now()));
+    }
+
+    /// A reading of so many rows begins. Where all readings together exceed what was expected, the total grows with them.
+    pub fn reading(&self, rows: u64) {
+        self.rows_begun.fetch_add(rows, Relaxed);
     }
 
     /// Adds rows and bytes that are done in this phase.
@@ -106,7 +113,11 @@ impl Progress {
     /// Ends the phase with one line in the log.
     fn close(&self, phases: &mut Phases) {
         let Some((label, started)) = phases.now.take() else { return };
-        let phase = self.phase(label, started);
+        let mut phase = self.phase(label, started);
+        // What was only expected did not come.
+        if let begun @ 1.. = self.rows_begun.swap(0, Relaxed) {
+            phase.rows_total = begun;
+        }
         self.rows.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
         let seconds = (phase.elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
@@ -118,7 +129,7 @@ impl Progress {
         Phase {
             label,
             rows: self.rows.load(Relaxed),
-            rows_total: self.rows_total.load(Relaxed),
+            rows_total: self.rows_total.load(Relaxed).max(self.rows_begun.load(Relaxed)),
             bytes: self.bytes.load(Relaxed),
             bytes_total: self.bytes_total.load(Relaxed),
             elapsed: started.elapsed(),
@@ -155,6 +166,29 @@ mod tests {
         assert_eq!(progress.done(1).len(), 1);
         assert_eq!(progress.done(9), []);
         assert_eq!(progress.now(), None);
+    }
+
+    #[test]
+    fn the_total_counts_every_reading() {
+        let progress = Progress::default();
+        progress.begin("decide", 100, 0);
+        progress.reading(100);
+        progress.add(100, 0);
+        assert_eq!(progress.now().unwrap().fraction(), Some(1.0));
+        progress.reading(100);
+        progress.add(50, 0);
+        let now = progress.now().unwrap();
+        assert_eq!((now.rows, now.rows_total, now.fraction()), (150, 200, Some(0.75)));
+        // One reading fewer than expected: nothing of it is left in the total, or in the next phase.
+        progress.begin("learn", 300, 0);
+        progress.reading(100);
+        progress.add(100, 0);
+        assert_eq!(progress.now().unwrap().rows_total, 300);
+        progress.begin("deliver", 100, 0);
+        progress.add(100, 0);
+        progress.end();
+        let totals: Vec<_> = progress.done(0).into_iter().map(|p| (p.rows, p.rows_total)).collect();
+        assert_eq!(totals, [(150, 200), (100, 100), (100, 100)]);
     }
 
     #[test]

@@ -12,9 +12,12 @@ use crate::storage::Location;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   feedline apply out/teahouse 'new/*.parquet' --to out/scored
-  feedline apply out/teahouse new/orders.parquet --version 3 --to out/scored
+  feedline apply out/teahouse new/orders.parquet --version 3 --to out/scored --overwrite
 
-New data goes through the stages with what was learned from the training data: serving sees what training saw.")]
+New data goes through the stages with what was learned from the training data: serving sees what training saw.
+
+The result is complete once FOLDER holds `_SUCCESS`, which is written last and lists every file with its rows, size and hash. Files beside no
+`_SUCCESS` are of an apply that did not end: do not read them.")]
 pub struct ApplyArgs {
     /// The dataset whose stages and statistics are used.
     #[arg(value_name = "DATASET")]
@@ -22,9 +25,12 @@ pub struct ApplyArgs {
     /// The new data: a file, a folder or a glob.
     #[arg(value_name = "INPUT")]
     pub input: String,
-    /// The folder for the result.
+    /// The folder for the result: a new or empty one.
     #[arg(long, value_name = "FOLDER")]
     pub to: String,
+    /// Replace what an earlier apply, whole or not, left in the folder.
+    #[arg(long)]
+    pub overwrite: bool,
     /// The dataset's version; by default the latest.
     #[arg(long, value_name = "N")]
     pub version: Option<u64>,
@@ -35,11 +41,13 @@ pub(super) fn run(args: &ApplyArgs) -> Result<u8> {
     let manifest = block_on(1, dataset.manifest(args.version))?;
     let here = std::env::current_dir()?;
     let main = manifest.run.uris.keys().next().ok_or_else(|| Error::input("the manifest names no source"))?;
-    let mut overrides = vec![(format!("sources.{main}.uri"), args.input.clone()), ("sink.uri".to_owned(), args.to.clone())];
-    overrides.extend(manifest.run.uris.iter().skip(1).map(|(name, uri)| (format!("sources.{name}.uri"), uri.clone())));
-    let loaded = spec::load(&manifest.spec.to_string(), "the manifest's spec", &overrides, &|_| None)?;
+    // Paths are text, whatever they would mean in YAML: `*.parquet` is no alias.
+    let set = |name: &str, uri: &str| Ok((format!("sources.\"{name}\".uri"), serde_json::to_string(uri)?));
+    let mut overrides = vec![set(main, &args.input)?, ("sink.uri".to_owned(), serde_json::to_string(&args.to)?)];
+    overrides.extend(manifest.run.uris.iter().skip(1).map(|(name, uri)| set(name, uri)).collect::<Result<Vec<_>>>()?);
+    let loaded = spec::reload(&manifest.spec, "the manifest's spec", &overrides)?;
     let to = Location::open(&args.to, &here)?;
-    let applied = block_on(loaded.pipeline.resources.threads, apply(&loaded, &here, &manifest, &to))?;
+    let applied = block_on(loaded.pipeline.resources.threads, apply(&loaded, &here, &manifest, &to, args.overwrite))?;
     if !applied.missing.is_empty() {
         tracing::warn!("taken as null, since the new data lacks them: {}", applied.missing.join(", "));
     }

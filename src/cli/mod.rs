@@ -119,11 +119,32 @@ fn main_from(args: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     logging::start(cli.global);
+    let json = cli.command.wants_json();
     match dispatch(cli.command, cli.global) {
         Ok(code) => code,
         Err(e) => {
+            if json {
+                // Where nobody reads stdout any more, stderr still tells.
+                let _ = print(&format!("{:#}\n", serde_json::json!({ "error": error_json(&e) })));
+            }
             print_error(&e, cli.global.log_format);
             e.exit_code()
+        }
+    }
+}
+
+impl Command {
+    /// Whether stdout is read by a program: then it gets JSON, come what may.
+    fn wants_json(&self) -> bool {
+        match self {
+            Self::Run(args) => args.json,
+            Self::Validate(args) => args.json,
+            Self::Ls(args) => args.json,
+            Self::Diff(args) => args.json,
+            Self::Verify(args) => args.json,
+            Self::Feed(args) => args.json,
+            Self::Plan(_) | Self::Test(_) | Self::Gc(_) | Self::Apply(_) | Self::Report(_) => false,
+            Self::Quickstart(_) | Self::Stages(_) | Self::Schema(_) | Self::Completions(_) => false,
         }
     }
 }
@@ -177,12 +198,21 @@ pub(crate) fn colored() -> bool {
 fn print_error(e: &Error, format: LogFormat) {
     if format == LogFormat::Json {
         let cause = Some(causes(e).join(": ")).filter(|c| !c.is_empty());
-        tracing::error!(kind = ?e.kind(), place = e.place(), cause, hint = e.to_do(), exit_code = e.exit_code(), "{}", e.message());
+        let mistakes = e.mistakes().map(serde_json::Value::to_string);
+        tracing::error!(kind = ?e.kind(), place = e.place(), cause, hint = e.to_do(), mistakes, exit_code = e.exit_code(), "{}", e.summary());
         return;
     }
     let mut err = std::io::stderr().lock();
     // There is nobody left to tell where stderr is closed.
     let _ = err.write_all(error_text(e, colored()).as_bytes());
+}
+
+fn error_json(e: &Error) -> serde_json::Value {
+    let kind = format!("{:?}", e.kind()).to_lowercase();
+    serde_json::json!({
+        "kind": kind, "message": e.summary(), "place": e.place(), "causes": causes(e), "hint": e.to_do(), "mistakes": e.mistakes(),
+        "exit_code": e.exit_code(),
+    })
 }
 
 fn error_text(e: &Error, color: bool) -> String {
@@ -228,6 +258,19 @@ mod tests {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains(&format!("feedline {}", sub.get_name())), "`feedline {}` has no example", sub.get_name());
         }
+    }
+
+    /// What is left out of `wants_json` would print nothing where it fails.
+    #[test]
+    fn every_command_with_json_is_known_to_want_it() {
+        let mut seen = 0;
+        for sub in Cli::command().get_subcommands().filter(|s| s.get_arguments().any(|a| a.get_id() == "json")) {
+            let asked =
+                |args: &[&str]| Cli::try_parse_from([&["feedline", sub.get_name(), "x"], args].concat()).unwrap().command.wants_json();
+            assert!(asked(&["--json"]) && !asked(&[]), "{}", sub.get_name());
+            seen += 1;
+        }
+        assert!(seen >= 6);
     }
 
     #[test]

@@ -20,33 +20,33 @@ pub struct ValidateArgs {
     /// Check the text alone: do not look at the sources' columns.
     #[arg(long)]
     syntax_only: bool,
-    /// Print the mistakes as JSON, a list that is empty where there are none.
+    /// Print the mistakes as JSON, a list that is empty where there are none; an object with `error` where the check itself fails.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 pub(super) fn run(args: &ValidateArgs) -> Result<u8> {
-    let text = args.spec.read()?;
-    match args.spec.load(&text) {
-        Ok(loaded) => {
-            if !args.syntax_only {
-                against_sources(&loaded, &text.base)?;
-            }
-            if args.json {
-                print("[]\n")?;
-                return Ok(0);
-            }
-            let labels: Vec<&str> = loaded.stages.iter().map(|s| s.label.as_str()).collect();
-            let stages = if labels.is_empty() { "no stages".to_owned() } else { labels.join(", ") };
-            print(&format!("{}: no mistakes ({stages})\n", text.name))?;
-        }
-        Err(errors) if args.json => {
-            print(&format!("{:#}\n", errors.to_json()))?;
-            return Ok(78);
-        }
-        Err(errors) => return Err(errors.into()),
+    match check(args) {
+        Ok(_) if args.json => print("[]\n").map(|()| 0),
+        Ok(found) => print(&found).map(|()| 0),
+        // Mistakes are this command's result. Anything else (a source that cannot be read) is an error as everywhere.
+        Err(e) => match e.mistakes().filter(|_| args.json) {
+            Some(mistakes) => print(&format!("{mistakes:#}\n")).map(|()| e.exit_code()),
+            None => Err(e),
+        },
     }
-    Ok(0)
+}
+
+/// Every mistake as one error, or a line that there is none.
+fn check(args: &ValidateArgs) -> Result<String> {
+    let text = args.spec.read()?;
+    let loaded = args.spec.load(&text)?;
+    if !args.syntax_only {
+        against_sources(&loaded, &text.base)?;
+    }
+    let labels: Vec<&str> = loaded.stages.iter().map(|s| s.label.as_str()).collect();
+    let stages = if labels.is_empty() { "no stages".to_owned() } else { labels.join(", ") };
+    Ok(format!("{}: no mistakes ({stages})\n", text.name))
 }
 
 /// The stages against the columns that the sources' footers name.

@@ -14,13 +14,13 @@ use super::rows::{Live, RowsTable, View};
 use super::verdict::{UnitState, UnitVerdict, Verdict};
 use crate::error::{Error, Result};
 use crate::plan::PlanStep;
-use crate::stages::step::{CODE, Decide, Gives, How, ROW, SPLIT, Scope, Step, TableContext};
+use crate::stages::step::{CODE, Decide, Gives, How, ROW, Remarks, SPLIT, Scope, Step, TableContext};
 
 /// Files read or written at once.
 const FILES: usize = 16;
 
-/// Makes a table decision and writes its layer. `local` is the layer of row decisions recorded on the way.
-pub async fn decide(view: &View, step: usize, layer: &str, session: &SessionContext) -> Result<()> {
+/// Makes a table decision and writes its layer; gives the stage's remarks.
+pub async fn decide(view: &View, step: usize, layer: &str, session: &SessionContext) -> Result<Vec<String>> {
     let live = &view.live;
     let PlanStep { step: Step::Decide(decision), label, .. } = &live.segment.steps[step] else {
         return Err(Error::internal("a decision pass without a decision"));
@@ -33,7 +33,9 @@ pub async fn decide(view: &View, step: usize, layer: &str, session: &SessionCont
     }
     let columns = decision.reads.iter().map(ident).chain([ident(ROW)]);
     let rows = rows.select(columns.collect::<Vec<_>>())?;
-    let cx = TableContext { session: session.clone(), fits: live.fits.clone(), unit_rows: Arc::new(live.unit_rows()) };
+    let remarks = Remarks::default();
+    let unit_rows = Arc::new(live.unit_rows());
+    let cx = TableContext { session: session.clone(), fits: live.fits.clone(), unit_rows, remarks: remarks.clone() };
     let answer = how.decide(rows, &cx).await?;
     let codes = scatter(live, answer, &decision.gives, label).await?;
     settle_missing(view).await?;
@@ -42,7 +44,8 @@ pub async fn decide(view: &View, step: usize, layer: &str, session: &SessionCont
         .map(|unit| write_verdict(view, step, decision, &codes, train, unit, layer))
         .buffer_unordered(FILES)
         .try_collect::<()>()
-        .await
+        .await?;
+    Ok(remarks.take())
 }
 
 /// Which rows a decision looks at: those of `train`, or all.

@@ -42,6 +42,18 @@ pub async fn learn(view: &View, steps: &[usize], session: &SessionContext) -> Re
     Ok(learned)
 }
 
+/// How often [`learn`] reads the rows.
+pub fn readings<'a>(steps: impl Iterator<Item = &'a Step>, records: bool) -> u64 {
+    let kinds: Vec<&FitKind> = steps.filter_map(|s| if let Step::Fit(f) = s { Some(&f.kind) } else { None }).collect();
+    let folds = records || kinds.contains(&&FitKind::Moments);
+    let others = kinds.iter().map(|kind| match kind {
+        FitKind::Moments => 0,
+        FitKind::Quantiles(_) => 2,
+        FitKind::Frequencies { .. } => 1,
+    });
+    u64::from(folds) + others.sum::<u64>()
+}
+
 /// The fit's column over the rows that it learns from.
 fn table(view: &View, fit: &Fit, session: &SessionContext) -> Result<DataFrame> {
     let df = session.read_table(Arc::new(RowsTable::new(view.clone(), true)))?;

@@ -10,15 +10,16 @@ use tokio::task::JoinSet;
 
 use super::accounts::Accounts;
 use super::decide::{decide, read_through};
-use super::fits::learn;
+use super::fits::{self, learn};
 use super::rows::{Live, RowsTable, View};
 use crate::dataset::manifest::Rows;
 use crate::error::{Error, Result};
 use crate::plan::{Pass, PassKind, Segment};
+use crate::quality::report::Warning;
 use crate::sink::shard::{ShardOptions, ShardWriter};
 use crate::source::{Found, Source, open_shard};
 use crate::spec::pipeline::{SinkSpec, SourceSpec};
-use crate::stages::step::{Fits, Reshape, Step};
+use crate::stages::step::{Decide, FitResult, Fits, How, Reshape, Scope, Step};
 use crate::storage::Location;
 
 /// Rows of a file in which a reshape's result is kept: a unit each.
@@ -34,49 +35,59 @@ pub struct Ran {
     pub accounts: Accounts,
     /// Its new rows, where it ends in a reshape.
     pub reshaped: Option<Source>,
+    /// What its passes found odd.
+    pub remarks: Vec<Warning>,
 }
 
 /// A finished pass's checkpoint.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Done {
     fits: Fits,
+    remarks: Vec<Warning>,
 }
 
 /// Runs all passes of a segment but its delivery.
 pub async fn run(mut live: Live, at: &Location, session: &SessionContext) -> Result<Ran> {
     let segment = live.segment.clone();
+    let mut remarks = Vec::new();
     for (number, pass) in segment.passes.iter().enumerate() {
         if matches!(pass.kind, PassKind::Deliver | PassKind::Reshape(_)) && pass.locals.is_empty() {
             break;
         }
-        one(&mut live, number, pass, at, session).await?;
+        remarks.extend(one(&mut live, number, pass, at, session).await?);
     }
     let accounts = Accounts::of(&live).await?;
     let reshaped = match segment.passes.last() {
         Some(Pass { kind: PassKind::Reshape(step), upto, .. }) => Some(reshape(&live, *step, *upto, at, session).await?),
         _ => None,
     };
-    Ok(Ran { live, accounts, reshaped })
+    Ok(Ran { live, accounts, reshaped, remarks })
 }
 
-async fn one(live: &mut Live, number: usize, pass: &Pass, at: &Location, session: &SessionContext) -> Result<()> {
+/// Runs a pass, or takes up what an earlier run left of it; gives its remarks.
+async fn one(live: &mut Live, number: usize, pass: &Pass, at: &Location, session: &SessionContext) -> Result<Vec<Warning>> {
     let (rows_layer, table_layer) = (format!("{number:03}-rows"), format!("{number:03}-table"));
     let checkpoint = at.child(&format!("pass-{number:03}.json"));
-    let learned = match checkpoint.read().await? {
-        Some(bytes) => serde_json::from_slice::<Done>(&bytes)?.fits,
+    let label = title(&live.segment, pass);
+    let done = match checkpoint.read().await? {
+        Some(bytes) => {
+            tracing::info!(pass = number, "taken up: {label}");
+            serde_json::from_slice::<Done>(&bytes)?
+        }
         None => {
-            let label = title(&live.segment, pass);
             tracing::info!(pass = number, "{label}");
-            live.progress.begin(label.as_str(), live.units_before(pass.upto).map(|u| u64::from(u.rows)).sum(), 0);
+            let rows: u64 = live.units_before(pass.upto).map(|u| u64::from(u.rows)).sum();
+            live.progress.begin(label.as_str(), rows * readings(&live.segment, pass), 0);
             let view = live.view(pass.upto, (!pass.locals.is_empty()).then_some(rows_layer.as_str()));
-            let fits = match &pass.kind {
-                PassKind::Fit(steps) => learn(&view, steps, session).await,
-                PassKind::Decide(step) => decide(&view, *step, &table_layer, session).await.map(|()| Fits::new()),
-                PassKind::Settle | PassKind::Reshape(_) | PassKind::Deliver => settle(&view).await.map(|()| Fits::new()),
+            let done = match &pass.kind {
+                PassKind::Fit(steps) => learn(&view, steps, session).await.map(|fits| learned(&live.segment, steps, fits)),
+                PassKind::Decide(step) => decide(&view, *step, &table_layer, session).await.map(|said| decided(&live.segment, *step, said)),
+                PassKind::Settle | PassKind::Reshape(_) | PassKind::Deliver => settle(&view).await.map(|()| Done::default()),
             };
-            let fits = fits.map_err(|e| e.at(format!("pass `{label}`")))?;
-            checkpoint.write(serde_json::to_vec(&Done { fits: fits.clone() })?).await?;
-            fits
+            let done = done.map_err(|e| e.at(format!("pass `{label}`")))?;
+            done.remarks.iter().for_each(|r| tracing::warn!(stage = r.about, "{}", r.message));
+            checkpoint.write(serde_json::to_vec(&done)?).await?;
+            done
         }
     };
     if !pass.locals.is_empty() {
@@ -87,12 +98,47 @@ async fn one(live: &mut Live, number: usize, pass: &Pass, at: &Location, session
         live.layers.push((table_layer, pass.upto));
         live.decided.insert(step);
     }
-    if !learned.is_empty() {
+    if !done.fits.is_empty() {
         let mut fits = live.fits.as_ref().clone();
-        fits.extend(learned);
+        fits.extend(done.fits);
         live.fits = Arc::new(fits);
     }
-    Ok(())
+    Ok(done.remarks)
+}
+
+fn decided(segment: &Segment, step: usize, said: Vec<String>) -> Done {
+    let about = &segment.steps[step].label;
+    let remarks = said.into_iter().map(|message| Warning { about: about.clone(), message });
+    Done { fits: Fits::new(), remarks: remarks.collect() }
+}
+
+/// What was learned, with a remark on each column that had nothing to learn from.
+fn learned(segment: &Segment, steps: &[usize], fits: Fits) -> Done {
+    let mut remarks = Vec::new();
+    for planned in steps.iter().map(|i| &segment.steps[*i]) {
+        let Step::Fit(fit) = &planned.step else { continue };
+        if fits.get(&fit.key).is_some_and(FitResult::is_empty) {
+            let rows = if fit.on == Scope::Train { "no row of `train`" } else { "no row" };
+            let message = format!("{rows} has a value in `{}`, so nothing was learned from it", fit.column);
+            let remark = Warning { about: planned.label.clone(), message };
+            if !remarks.contains(&remark) {
+                remarks.push(remark);
+            }
+        }
+    }
+    Done { fits, remarks }
+}
+
+/// How often a pass reads its rows, as far as that is known beforehand.
+fn readings(segment: &Segment, pass: &Pass) -> u64 {
+    match &pass.kind {
+        PassKind::Fit(steps) => fits::readings(steps.iter().map(|i| &segment.steps[*i].step), !pass.locals.is_empty()),
+        PassKind::Decide(step) => match &segment.steps[*step].step {
+            Step::Decide(Decide { how: How::Table(decision), .. }) => decision.readings(),
+            _ => 1,
+        },
+        PassKind::Settle | PassKind::Reshape(_) | PassKind::Deliver => 1,
+    }
 }
 
 /// What a pass does, in words.

@@ -21,7 +21,7 @@ use crate::quality::html;
 use crate::quality::leakage::{Leakage, leakage};
 use crate::quality::profile::{TableProfile, TableSummary};
 use crate::quality::report::{
-    BadShard, FORMAT, LabelReport, LabelValue, Report, RowCounts, SourceReport, SplitReport, StageReport, Timing,
+    BadShard, FORMAT, LabelReport, LabelValue, Report, RowCounts, SourceReport, SplitReport, StageReport, Timing, Warning,
 };
 use crate::sink::deliver::Sampler;
 use crate::source::{Found, Source, Sources, open_shard};
@@ -77,6 +77,8 @@ pub struct Findings<'a> {
     pub before: Option<TableSummary>,
     /// What goes out.
     pub after: Option<TableSummary>,
+    /// What passes found odd.
+    pub remarks: Vec<Warning>,
     /// The dataset.
     pub root: &'a Location,
     /// The run's session.
@@ -125,9 +127,12 @@ pub async fn build(f: &Findings<'_>) -> Result<Report> {
         timings: f.progress.done(0).iter().map(|p| Timing { pass: p.label.clone(), seconds: p.elapsed.as_secs_f64() }).collect(),
         ..Default::default()
     };
+    // The terminal shows the first few: a version without rows comes before everything else, then what stages could not do.
     report.warnings = report.find_warnings();
+    let first = report.warnings.iter().take_while(|w| w.about == "rows").count();
+    report.warnings.splice(first..first, f.remarks.iter().cloned());
     for source in f.sources.values() {
-        let notes = source.notes.iter().map(|note| crate::quality::report::Warning { about: source.name.clone(), message: note.clone() });
+        let notes = source.notes.iter().map(|note| Warning { about: source.name.clone(), message: note.clone() });
         report.warnings.extend(notes);
     }
     Ok(report)

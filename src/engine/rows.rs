@@ -138,12 +138,13 @@ impl View {
         Arc::new(Schema::new(fields))
     }
 
-    /// Reads the columns asked for, unit by unit.
+    /// Reads the columns asked for, unit by unit; the reading counts in the progress.
     pub fn read(&self, units: Vec<u32>, schema: SchemaRef) -> Result<Rows> {
         let visible = schema.fields().iter().map(|f| f.name().clone()).filter(|n| n != ROW && n != SPLIT);
         let prefix = Prefix::new(&self.live.segment, self.upto, visible, &self.locals);
         let program = Arc::new(Program::bind(&self.live.segment, &prefix, &self.live.fits)?);
         let splits = self.live.splits_known(self.upto);
+        self.live.progress.reading(units.iter().map(|u| u64::from(self.live.units[*u as usize].rows)).sum());
         let units = Opener::new(self.live.clone(), Arc::new(prefix), units, false);
         Ok(Rows { view: self.clone(), schema, program, splits, units, open: None, records: JoinSet::new() })
     }
@@ -188,8 +189,7 @@ impl Rows {
                     self.view.live.progress.add(batch.num_rows() as u64, 0);
                     let batch = identify(batch, &open.unit, first, &open.state, self.splits)?;
                     let unit = &open.unit;
-                    let shard = || format!("`{}` of source `{}`", unit.shard.path, unit.source.name);
-                    let batch = self.program.run(batch, unit.enters, &mut open.record).map_err(|e| e.within(shard()))?;
+                    let batch = self.program.run(batch, unit.enters, &mut open.record).map_err(|e| located(unit, e))?;
                     return Ok(Some((open.unit.id, arrange(&batch, &self.schema)?)));
                 }
                 None => self.end().await?,
@@ -232,6 +232,15 @@ pub fn open_at(live: &Live, unit: &Unit, prefix: &Prefix) -> Result<UnitReader> 
     let needed = prefix.needed.get(unit.enters);
     let fields = visible.fields().iter().filter(|f| needed.is_some_and(|n| n.contains(f.name()))).map(|f| f.as_ref().clone());
     UnitReader::open(unit, fields.collect(), live.batch_rows)
+}
+
+/// An error that a unit's rows led to, with their shard, and the row in it where one is to blame.
+pub fn located(unit: &Unit, e: Error) -> Error {
+    let shard = format!("`{}` of source `{}`", unit.shard.path, unit.source.name);
+    match e.row() {
+        Some(row) => e.within(format!("row {} (from 0) of {shard}", unit.shard_row(row as u32))),
+        None => e.within(shard),
+    }
 }
 
 /// Remembers a damaged shard, so that a run may leave it out where the spec says so.

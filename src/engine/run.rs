@@ -143,6 +143,7 @@ async fn attempt(
     let mut last = Accounts::default();
     let profile = loaded.pipeline.report.profile;
     let mut before = None;
+    let mut remarks = Vec::new();
     for (number, segment) in plan.segments.iter().enumerate() {
         let at = staging.child(&format!("segment-{number}"));
         let live = Live {
@@ -154,10 +155,11 @@ async fn attempt(
             ..idle(&input, &loaded.pipeline.resources, at.child("verdicts"))
         };
         if number == 0 && profile != Profile::Off {
-            options.progress.begin("profile", main.rows(), main.bytes());
+            options.progress.begin("profile", main.rows(), 0);
             before = profile_input(&live, profile).await?;
         }
-        let Ran { live, accounts, reshaped } = passes::run(live, &at, &session).await?;
+        let Ran { live, accounts, reshaped, remarks: found } = passes::run(live, &at, &session).await?;
+        remarks.extend(found);
         accounts.enter(&live, &mut rows);
         fits = live.fits.as_ref().clone();
         match reshaped {
@@ -187,6 +189,9 @@ async fn attempt(
             }
         }
     }
+    if last.total() == 0 {
+        tracing::warn!("every row was rejected: version {version} will be empty");
+    }
     let run = RunInfo {
         feedline: env!("CARGO_PKG_VERSION").to_owned(),
         started,
@@ -203,8 +208,17 @@ async fn attempt(
     let after = after.transpose()?.map(|table| table.summary());
     let before = before.map(|table| table.summary());
     options.progress.begin("report", 0, 0);
-    let findings =
-        Findings { loaded, manifest: &manifest, sources: &sources, before, after, root, session: &session, progress: &options.progress };
+    let findings = Findings {
+        loaded,
+        manifest: &manifest,
+        sources: &sources,
+        before,
+        after,
+        remarks,
+        root,
+        session: &session,
+        progress: &options.progress,
+    };
     let report = report::build(&findings).await?;
     let folder = report::publish(root, version, &report).await?;
     commit(&dataset, &manifest).await?;

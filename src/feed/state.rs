@@ -44,7 +44,7 @@ fn is_zero(n: &u64) -> bool {
 impl FeedState {
     /// The same order at the start of the epoch after this one.
     pub fn next_epoch(&self) -> Self {
-        Self { epoch: self.epoch + 1, position: 0, tokens_taken: 0, ..self.clone() }
+        Self { epoch: self.epoch.saturating_add(1), position: 0, tokens_taken: 0, ..self.clone() }
     }
 
     /// Reads a state that was saved as JSON.

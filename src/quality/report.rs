@@ -259,12 +259,12 @@ impl Report {
     pub fn find_warnings(&self) -> Vec<Warning> {
         let mut found = Vec::new();
         let mut warn = |about: &str, message: String| found.push(Warning { about: about.to_owned(), message });
+        if self.rows.input > 0 && self.rows.output == 0 {
+            warn("rows", format!("all of {} were rejected: the version is empty", plural(self.rows.input + self.rows.added, "row")));
+        }
         for source in self.sources.iter().filter(|source| !source.bad_shards.is_empty()) {
             let first = source.bad_shards.first().map(|bad| format!(": {}: {}", bad.path, bad.reason)).unwrap_or_default();
             warn(&source.name, format!("{} unreadable, left out{first}", plural(source.bad_shards.len() as u64, "shard")));
-        }
-        if self.rows.input > 0 && self.rows.output == 0 {
-            warn("rows", "no row was delivered".to_owned());
         }
         for split in self.splits.iter().filter(|split| split.rows == 0 && self.rows.output > 0) {
             warn(&split.name, "this split has no rows".to_owned());

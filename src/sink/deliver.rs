@@ -21,7 +21,7 @@ use crate::dataset::manifest::{QuarantineShard, Shard, hash_json};
 use crate::engine::accounts::Accounts;
 use crate::engine::opener::{Opened, Opener};
 use crate::engine::program::{Program, Recorder, arrange, split_field};
-use crate::engine::rows::{Live, identify, note_damage};
+use crate::engine::rows::{Live, identify, located, note_damage};
 use crate::engine::verdict::UnitState;
 use crate::error::{Error, Result};
 use crate::plan::prefix::Prefix;
@@ -188,7 +188,7 @@ impl Job {
             while let Some((first, batch)) = reader.next().await.inspect_err(|e| note_damage(&self.d.live, &unit, e))? {
                 self.d.live.progress.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
                 let batch = identify(batch, &unit, first, &state, true)?;
-                let batch = self.program.run(batch, unit.enters, &mut nothing)?;
+                let batch = self.program.run(batch, unit.enters, &mut nothing).map_err(|e| located(&unit, e))?;
                 if send.send(arrange(&batch, &self.row_schema)?).await.is_err() {
                     return Ok(Vec::new());
                 }
@@ -363,7 +363,7 @@ impl Quarantine {
         }
         let fields: Vec<Field> = live.segment.input.fields().iter().map(|f| f.as_ref().clone()).collect();
         let mut reader = UnitReader::open(unit, fields, live.batch_rows)?;
-        let before: u64 = (0..unit.groups.start).map(|g| unit.shard.metadata().row_group(g).num_rows().max(0) as u64).sum();
+        let before = unit.shard_row(0);
         while let Some((first, batch)) = reader.next().await? {
             let span = &who[first as usize..first as usize + batch.num_rows()];
             let rows: UInt32Array = span.iter().enumerate().filter_map(|(i, w)| w.map(|_| i as u32)).collect();

@@ -118,6 +118,12 @@ impl Unit {
         (u64::from(self.id) << 32) | u64::from(row)
     }
 
+    /// The number of one of its rows in the shard, from 0.
+    pub fn shard_row(&self, row: u32) -> u64 {
+        let before = (0..self.groups.start).map(|g| self.shard.metadata().row_group(g).num_rows().max(0) as u64);
+        before.sum::<u64>() + u64::from(row)
+    }
+
     /// What a record of work on this unit is named after.
     pub fn key(&self) -> String {
         format!("{}|{}|{}|{:?}|{}", self.source.name, self.shard.path, self.shard.fingerprint, self.groups, self.enters)

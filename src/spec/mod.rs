@@ -74,16 +74,22 @@ pub fn load(
     overrides: &[(String, String)],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> std::result::Result<Loaded, SpecErrors> {
-    load_with(REGISTRY, text, name, overrides, env)
+    load_with(REGISTRY, text, name, overrides, Some(env))
 }
 
-/// [`load`] with the stages given.
+/// Loads what [`Loaded::resolved`] kept, for example in a manifest: its variables are resolved already, and `${…}` in it or in an override is text.
+/// Errors hold every mistake at once.
+pub fn reload(resolved: &serde_json::Value, name: &str, overrides: &[(String, String)]) -> std::result::Result<Loaded, SpecErrors> {
+    load_with(REGISTRY, &resolved.to_string(), name, overrides, None)
+}
+
+/// [`load`] with the stages given; without an environment, `${…}` is text.
 pub(crate) fn load_with(
     registry: &'static [StageDef],
     text: &str,
     name: &str,
     overrides: &[(String, String)],
-    env: &dyn Fn(&str) -> Option<String>,
+    env: Option<&dyn Fn(&str) -> Option<String>>,
 ) -> std::result::Result<Loaded, SpecErrors> {
     let mut source = SpecSource::new(name, text);
     let mut budget = Budget::default();
@@ -101,7 +107,9 @@ pub(crate) fn load_with(
         return Err(SpecErrors::new(source, flaws));
     }
     overrides::apply(&mut root, overrides, &mut source, &mut budget, &mut flaws);
-    variables::resolve(&mut root, env, &mut budget, &mut flaws);
+    if let Some(env) = env {
+        variables::resolve(&mut root, env, &mut budget, &mut flaws);
+    }
     let schemas = schema::schemas(registry);
     let (stages, mut mistakes) = check_all(registry, &schemas, &mut root);
     source.index(&root);

@@ -211,7 +211,7 @@ impl From<SpecErrors> for Error {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         let count = errors.count();
         let plural = if count == 1 { "mistake" } else { "mistakes" };
-        Error::spec(format!("{count} {plural} in {}\n\n{}", errors.source.name(), errors.fancy(color)))
+        Error::spec(format!("{count} {plural} in {}\n\n{}", errors.source.name(), errors.fancy(color))).mistaken(errors.to_json())
     }
 }
 

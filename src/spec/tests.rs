@@ -127,12 +127,12 @@ fn no_env(_: &str) -> Option<String> {
 }
 
 fn load_text(text: &str) -> std::result::Result<Loaded, SpecErrors> {
-    load_with(TEST, text, "pipeline.yaml", &[], &no_env)
+    load_with(TEST, text, "pipeline.yaml", &[], Some(&no_env))
 }
 
 fn load_set(text: &str, set: &[(&str, &str)]) -> std::result::Result<Loaded, SpecErrors> {
     let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    load_with(TEST, text, "pipeline.yaml", &set, &no_env)
+    load_with(TEST, text, "pipeline.yaml", &set, Some(&no_env))
 }
 
 fn complaints(text: &str) -> String {
@@ -270,7 +270,7 @@ fn variables_take_the_type_that_is_asked_for() {
     let text = "apiVersion: feedline/v1\nname: ${NAME}\nvars: { raw: in, n: 3, none: null }\nsources: { a: { uri: \"${raw}/*.parquet\", hive: \"${YES}\" } }\n\
                 sink: { uri: out }\ndescription: \"$${raw} costs $5, ${n}$${n} ${EMPTY:-${none:-nothing}} $\"\nfeed: { batch_rows: \"${ROWS}\" }\nseed: \"${n}\"\n\
                 stages:\n  - clean: { fill_null: { a: \"${ZERO:-0}\", b: \"${WAY:-mean}\" } }\n";
-    let loaded = load_with(TEST, text, "p", &[], &env).unwrap_or_else(|e| panic!("{e}"));
+    let loaded = load_with(TEST, text, "p", &[], Some(&env)).unwrap_or_else(|e| panic!("{e}"));
     let p = &loaded.pipeline;
     assert_eq!((p.name.as_str(), p.sources["a"].uri.as_str(), p.seed), ("007", "in/*.parquet", 3));
     assert_eq!(p.description.as_deref(), Some("${raw} costs $5, 3${n} nothing $"));

@@ -17,7 +17,7 @@ use super::step::{
     ColumnWork, Columns, Decide, Fit, FitKey, FitKind, FitResult, Fits, Gives, How, Made, Scope, Step, TableContext, TableDecision,
     with_field,
 };
-use super::{Stage, StageContext, functions};
+use super::{Stage, StageContext, cuts, functions};
 use crate::error::{Error, Mistake, Result};
 
 /// The reference page.
@@ -32,7 +32,8 @@ will meet.
 | `weights` | no row changes; a new column holds `rows / (classes * rows of the class)`, the weight that scikit-learn calls *balanced* |
 
 `ratio` is how large the smallest class shall be against the largest: 1 makes them equal, 0.5 leaves the largest twice as large. Counts are
-exact. Rows without a label are no class: they stay as they are, and have no weight. A label with one class alone is an error.
+exact. Rows without a label are no class: they stay as they are, and have no weight. A label with one class alone is an error; where no row has a
+label, nothing is changed and the report warns.
 
 Use `undersample` where data is plenty, `oversample` where the small class is precious, `weights` where the loss takes weights.
 
@@ -179,12 +180,14 @@ struct Resample {
 
 #[async_trait]
 impl TableDecision for Resample {
-    async fn decide(&self, rows: DataFrame, _: &TableContext) -> Result<DataFrame> {
+    async fn decide(&self, rows: DataFrame, cx: &TableContext) -> Result<DataFrame> {
         let labelled = rows.filter(ident(&self.column).is_not_null())?;
         let placed = placed(labelled, functions::hash(0, vec![ident(&self.column)]), self.seed)?;
         let counts = count_classes(&placed, &self.column).await?;
-        if counts.len() == 1 {
-            return Err(one_class(&self.column));
+        match counts.len() {
+            0 => cx.remarks.say(format!("no row has a label in `{}`, so there was nothing to balance", self.column)),
+            1 => return Err(one_class(&self.column)),
+            _ => {}
         }
         let wanted = if self.over { copies(&counts, self.ratio) } else { survivors(&counts, self.ratio) };
         if wanted.is_empty() {
@@ -192,6 +195,10 @@ impl TableDecision for Resample {
         }
         let cuts = find_cuts(&placed, &counts, &wanted).await?;
         coded(placed, &cuts)
+    }
+
+    fn readings(&self) -> u64 {
+        cuts::READINGS
     }
 }
 

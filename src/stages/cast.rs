@@ -27,7 +27,7 @@ Text becomes a number, a date or a moment where all of it reads as one (`2013-01
 moments are written otherwise, with the codes of `strftime`. Text is true as `true`, `t`, `yes`, `y`, `on` or `1`. Fractions are cut off
 towards zero. A value that does not fit — a text that is no number, 300 as `int8` — is a failure, and `on_fail` says what that means:
 
-- `fail`: the run stops and names the value and its row;
+- `fail`: the run stops and names the value, its row and its file;
 - `null`: the value becomes null;
 - `reject`: the row is rejected with the reason `cannot cast <column> to <type>`.
 
@@ -281,7 +281,7 @@ fn stopped(casting: &Casting, from: &ArrayRef, batch: &RecordBatch, row: usize) 
     let e = Error::input(format!("{}: the value is `{value}`", casting.failure()))
         .hint("say `on_fail: null` or `on_fail: reject`, or give a `format`, or clean the column before");
     match batch.column_by_name(ROW).and_then(|ids| ids.as_primitive_opt::<UInt64Type>()) {
-        Some(ids) => e.at(format!("unit {}, row {}", ids.value(row) >> 32, ids.value(row) & u64::from(u32::MAX))),
+        Some(ids) => e.at_row(ids.value(row)),
         None => e,
     }
 }
@@ -334,7 +334,7 @@ mod tests {
         let left: ArrayRef = Arc::new(Int8Array::from(vec![Some(127), None]));
         assert_eq!(out.batch.column(0), &left);
         let e = cast_to(&rows, json!("int8"), "fail").unwrap_err();
-        assert_eq!((e.message(), e.place()), ("cannot cast t to int8: the value is `300`", Some("unit 0, row 1")));
+        assert_eq!((e.message(), e.row()), ("cannot cast t to int8: the value is `300`", Some(1)));
         assert_eq!(e.kind(), crate::error::Kind::Input);
         let cut = batch(vec![("t", Arc::new(Float64Array::from(vec![Some(1.9), Some(-1.9), Some(f64::NAN), Some(1e300)])))]);
         let made: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(-1), None, None]));

@@ -26,6 +26,11 @@ pub const PLACE: &str = "_place";
 /// More classes than this are an error: such a column is no label.
 pub const MAX_CLASSES: usize = 1 << 16;
 
+/// How often the rows are read for exact cuts: by [`count_classes`], twice by [`find_cuts`], and where [`coded`] is run.
+pub const READINGS: u64 = 4;
+/// How often they are read for cuts between groups: twice by [`cut_groups`], and where [`coded`] is run.
+pub const GROUP_READINGS: u64 = 3;
+
 /// log₂ of how many counters are held.
 const COUNTERS: u32 = 22;
 /// What stands for "no code" in an encoded table.

@@ -36,6 +36,9 @@ row of each cluster stays (`keep`); the others are rejected with the reason `nea
 
 - Bands and rows follow from the threshold so that a pair right at it is found with at least 99 %: 26 × 5 at 0.7. More bands find more, more rows spare comparisons.
 - A text with fewer words than a shingle is one shingle. A null, or a text without any word, is never a duplicate.
+- In a crowd not every pair is compared: where thousands of texts share one band, a text is compared with at most 64 texts of each cluster found so
+  far and with some 500 to 1,000 texts in all, so that the work grows with the texts and not with their square. Two that missed each other in one band may
+  meet in another. The run counts the texts that were not compared with all, and warns of them on the terminal and in the report.
 - The result depends on the data, the options and the seed alone, never on threads, batches or memory.
 - Memory: 4 bytes a row, and with `verify` 4 bytes for each distinct shingle of the texts that have a candidate. Sorting spills to disk.
 

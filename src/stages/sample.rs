@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::cuts::{Wanted, coded, count_classes, find_cuts, no_class, placed};
 use super::kernel::{hash_identities, part_ends};
 use super::step::{Decide, Fits, Gives, How, ROW, RowDecision, RowTest, Scope, Step, TableContext, TableDecision};
-use super::{Stage, StageContext};
+use super::{Stage, StageContext, cuts};
 use crate::error::{Error, Mistake, Result};
 
 /// The reference page.
@@ -108,6 +108,10 @@ impl TableDecision for Exactly {
         let wanted: BTreeMap<_, _> = counts.keys().map(|class| (*class, want.clone())).collect();
         let cuts = find_cuts(&placed, &counts, &wanted).await?;
         Ok(coded(placed, &cuts)?.select(vec![ident(ROW)])?)
+    }
+
+    fn readings(&self) -> u64 {
+        cuts::READINGS
     }
 }
 

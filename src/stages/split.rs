@@ -14,12 +14,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::cuts::{CLASS, MAX_CLASSES, PLACE, Wanted, as_key, coded, count_classes, cut_groups, ends_of, find_cuts, no_class, placed};
-use super::functions;
 use super::kernel::{hash_identities, hash_rows, part_ends, part_of};
 use super::keys::{OneOrMany, none_of};
 use super::sample::identities;
 use super::step::{Decide, Fits, Gives, How, ROW, RowDecision, RowTest, Scope, Step, TableContext, TableDecision};
-use super::{Stage, StageContext};
+use super::{Stage, StageContext, cuts, functions};
 use crate::error::{Error, Mistake, Result};
 
 /// The reference page.
@@ -329,6 +328,10 @@ impl TableDecision for ByGroup {
         let key = functions::hash(self.seed, self.keys.iter().map(ident).collect());
         in_order_of(rows, key, &self.shares, |n| Error::internal(format!("{n} keys have no hash"))).await
     }
+
+    fn readings(&self) -> u64 {
+        cuts::GROUP_READINGS
+    }
 }
 
 struct ByQuantile {
@@ -342,6 +345,10 @@ impl TableDecision for ByQuantile {
         let narrow = rows.schema().as_arrow().field_with_name(&self.column).is_ok_and(|f| *f.data_type() == DataType::Date32);
         let time = if narrow { cast_to(ident(&self.column), DataType::Int32) } else { ident(&self.column) };
         in_order_of(rows, as_key(cast_to(time, DataType::Int64)), &self.shares, |n| null_time(&self.column, n)).await
+    }
+
+    fn readings(&self) -> u64 {
+        cuts::GROUP_READINGS
     }
 }
 
@@ -369,6 +376,10 @@ impl TableDecision for Stratified {
         debug_assert!(wanted.len() <= MAX_CLASSES);
         let cuts = find_cuts(&placed, &counts, &wanted).await?;
         coded(placed, &cuts)
+    }
+
+    fn readings(&self) -> u64 {
+        cuts::READINGS
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -159,6 +159,11 @@ pub trait TableDecision: Send + Sync {
     /// `rows` has the columns read and [`ROW`] (unique, `UInt64`); the result has [`ROW`] and, unless it gives survivors, [`CODE`] (`UInt32`).
     /// The result's order does not matter, its set of rows must not depend on partitions, batches or memory.
     async fn decide(&self, rows: DataFrame, cx: &TableContext) -> Result<DataFrame>;
+
+    /// How often it reads the rows, at most: what a progress bar expects.
+    fn readings(&self) -> u64 {
+        1
+    }
 }
 
 /// What a table decision may use.
@@ -170,6 +175,24 @@ pub struct TableContext {
     pub fits: Arc<Fits>,
     /// Number of units, and of rows in each, for dense arrays over rows.
     pub unit_rows: Arc<Vec<u32>>,
+    /// What readers of the report shall look at.
+    pub remarks: Remarks,
+}
+
+/// What a decision wants readers of the report to look at: it follows from the rows alone, like the decision. Clones share one list.
+#[derive(Debug, Clone, Default)]
+pub struct Remarks(Arc<Mutex<Vec<String>>>);
+
+impl Remarks {
+    /// Adds one: what is odd, and what it may mean.
+    pub fn say(&self, remark: impl Into<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(remark.into());
+    }
+
+    /// All that were added.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Statistics learned from the rows that are left.
@@ -223,6 +246,17 @@ pub enum FitResult {
         /// Value (as text) and count.
         values: Vec<(String, u64)>,
     },
+}
+
+impl FitResult {
+    /// Whether there was no value to learn from.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Moments(m) => m.count == 0,
+            Self::Quantiles { count, .. } => *count == 0,
+            Self::Frequencies { values, .. } => values.is_empty(),
+        }
+    }
 }
 
 /// Moments of a numeric column.

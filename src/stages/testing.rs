@@ -1,14 +1,19 @@
 //! What the tests of row stages share: small tables with identities, cut in several ways, and stages read from JSON.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt32Type, UInt64Type};
-use datafusion::catalog::MemTable;
+use datafusion::catalog::{MemTable, Session, TableProvider};
+use datafusion::datasource::TableType;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 
-use super::step::{CODE, Decide, Fits, How, ROW, Reshape, Step, TableContext};
+use super::step::{CODE, Decide, Fits, How, ROW, Remarks, Reshape, Step, TableContext};
 use super::{Side, Stage, StageContext, find};
 use crate::error::{Error, Mistake};
 
@@ -54,6 +59,35 @@ pub fn with_rows(data: &RecordBatch) -> RecordBatch {
     let mut arrays = data.columns().to_vec();
     arrays.push(Arc::new(rows));
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
+}
+
+/// A table that counts how often it is read.
+#[derive(Debug)]
+struct Counted {
+    table: Arc<MemTable>,
+    readings: Arc<AtomicU64>,
+}
+
+#[async_trait::async_trait]
+impl TableProvider for Counted {
+    fn schema(&self) -> SchemaRef {
+        self.table.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        columns: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        self.readings.fetch_add(1, Relaxed);
+        self.table.scan(session, columns, filters, limit).await
+    }
 }
 
 fn provider(data: &RecordBatch, shape: Shape) -> Arc<MemTable> {
@@ -180,9 +214,18 @@ pub async fn run_decision(decide: &Decide, data: &RecordBatch, shape: Shape, ses
             }
         }
         How::Table(decision) => {
-            let cx = TableContext { session: session.clone(), fits: Arc::new(Fits::new()), unit_rows: Arc::new(vec![]) };
-            let result = decision.decide(table(&session, data.clone(), shape), &cx).await?;
-            for batch in result.collect().await? {
+            let cx = TableContext {
+                session: session.clone(),
+                fits: Arc::new(Fits::new()),
+                unit_rows: Arc::new(vec![]),
+                remarks: Remarks::default(),
+            };
+            let readings = Arc::<AtomicU64>::default();
+            let counted = Counted { table: provider(&with_rows(&data), shape), readings: readings.clone() };
+            let result = decision.decide(session.read_table(Arc::new(counted))?, &cx).await?.collect().await?;
+            // A progress bar that expected less would fall back.
+            assert!(readings.load(Relaxed) <= decision.readings(), "{readings:?} readings, {} were announced", decision.readings());
+            for batch in result {
                 let rows = batch.column_by_name(ROW).unwrap().as_primitive::<UInt64Type>();
                 let codes = batch.column_by_name(CODE).map(|c| c.as_primitive::<UInt32Type>());
                 (0..batch.num_rows()).for_each(|i| name(rows.value(i), Some(codes.map_or(0, |c| c.value(i)))));

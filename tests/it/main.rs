@@ -3,11 +3,14 @@
 // In a test a panic is how a fault is told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod apply;
 mod contract;
+mod formats;
 mod kill;
 mod outages;
 mod same_bytes;
 mod servers;
 mod spine;
 mod support;
+mod told;
 mod wrong_inputs;

@@ -1,6 +1,7 @@
 //! What the tests share: shards to read, specs to run, versions to look at.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -56,11 +57,16 @@ impl Bench {
     }
 
     fn execute(&self, spec: &str, overrides: &[(&str, &str)], force: bool) -> Result<Outcome> {
+        self.run_as(spec, overrides, &RunOptions { force, ..Default::default() })
+    }
+
+    /// Runs a spec with values set and options of one's own.
+    pub fn run_as(&self, spec: &str, overrides: &[(&str, &str)], options: &RunOptions) -> Result<Outcome> {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let loaded = feedline::spec::load(spec, "test.yaml", &overrides, &|_| None)?;
         let threads = loaded.pipeline.resources.threads;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap();
-        runtime.block_on(run(&loaded, self.path(), &RunOptions { force, ..Default::default() }))
+        runtime.block_on(run(&loaded, self.path(), options))
     }
 
     /// The newest version below `out`, if there is one.
@@ -88,13 +94,63 @@ impl Bench {
 
     /// All rows of a split of a version below `out`, as one batch.
     pub fn rows(&self, out: &str, manifest: &Manifest, split: &str) -> RecordBatch {
-        let mut batches = Vec::new();
-        for shard in manifest.shards_of(split) {
-            let file = std::fs::File::open(self.path().join(out).join(&shard.path)).unwrap();
-            batches.extend(ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().map(|b| b.unwrap()));
-        }
+        let batches: Vec<_> = manifest.shards_of(split).map(|shard| self.batch(&format!("{out}/{}", shard.path))).collect();
         arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
     }
+
+    /// All rows of a Parquet file.
+    pub fn batch(&self, path: &str) -> RecordBatch {
+        let file = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(self.path().join(path)).unwrap()).unwrap();
+        let schema = file.schema().clone();
+        let batches: Vec<_> = file.build().unwrap().map(|b| b.unwrap()).collect();
+        arrow::compute::concat_batches(&schema, &batches).unwrap()
+    }
+}
+
+/// What a process said.
+pub struct Said {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// Its stdout.
+    pub out: String,
+    /// Its stderr.
+    pub err: String,
+}
+
+impl Said {
+    /// Runs a command to its end. Whatever it was given, it must not have panicked.
+    pub fn by(command: &mut Command) -> Self {
+        let done = command.output().unwrap();
+        let said =
+            Self { code: done.status.code(), out: String::from_utf8(done.stdout).unwrap(), err: String::from_utf8(done.stderr).unwrap() };
+        assert!(!said.err.contains("panicked") && !said.out.contains("panicked"), "{}", said.err);
+        said
+    }
+
+    /// It ended with this code and said all of these words on stderr.
+    pub fn expect(&self, case: &str, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{case}: {}", self.err);
+        // miette wraps long lines; white space is no part of what is said
+        let flat = self.err.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        for word in words {
+            assert!(flat.contains(word), "{case}: `{word}` is not in\n{}", self.err);
+        }
+        if code != 0 {
+            assert!(flat.contains("hint:") || flat.contains("help:"), "{case}: nothing says what to do:\n{}", self.err);
+        }
+    }
+
+    /// Its stdout, which is JSON and nothing else.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}", self.out))
+    }
+}
+
+/// The real program, in a bench's folder.
+pub fn feedline(bench: &Bench, args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("feedline"));
+    command.args(args).current_dir(bench.path()).env("NO_COLOR", "1").env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
+    command
 }
 
 /// A table of `n` rows: `id` 0.., `k` = id % 50, `x` = id / 2 with every 7th null, `name`.

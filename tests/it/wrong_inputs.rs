@@ -13,46 +13,9 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::array_value_to_string;
 use feedline::dataset::Manifest;
 
-use crate::support::{Bench, table};
+use crate::support::{Bench, Said, feedline, table};
 
 const SPLIT: &str = "{ split: { by: hash, key: id, into: { train: 0.8, test: 0.2 } } }";
-
-/// What a process said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    /// Runs a command to its end. Whatever it was given, it must not have panicked.
-    fn by(command: &mut Command) -> Self {
-        let done = command.output().unwrap();
-        let said =
-            Self { code: done.status.code(), out: String::from_utf8(done.stdout).unwrap(), err: String::from_utf8(done.stderr).unwrap() };
-        assert!(!said.err.contains("panicked") && !said.out.contains("panicked"), "{}", said.err);
-        said
-    }
-
-    /// It ended with this code and said all of these words on stderr.
-    fn expect(&self, case: &str, code: i32, words: &[&str]) {
-        assert_eq!(self.code, Some(code), "{case}: {}", self.err);
-        // miette wraps long lines; white space is no part of what is said
-        let flat = self.err.replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" ");
-        for word in words {
-            assert!(flat.contains(word), "{case}: `{word}` is not in\n{}", self.err);
-        }
-        if code != 0 {
-            assert!(flat.contains("hint:") || flat.contains("help:"), "{case}: nothing says what to do:\n{}", self.err);
-        }
-    }
-}
-
-fn feedline(bench: &Bench, args: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("feedline"));
-    command.args(args).current_dir(bench.path()).env("NO_COLOR", "1").env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
-    command
-}
 
 fn spec_of(source: &str, stages: &str) -> String {
     format!(

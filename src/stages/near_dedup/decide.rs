@@ -28,7 +28,7 @@ use super::functions::{fingerprints, shingles};
 use super::minhash::BAND;
 use super::recipe::Recipe;
 use super::survivors::Outcome;
-use super::verify::{Buckets, Sets, link};
+use super::verify::{Buckets, Sets, TRIES, TRIES_A_GROUP, link};
 use super::{Guard, Keep};
 use crate::error::{Error, Kind, Result};
 use crate::stages::step::{ROW, TableContext, TableDecision};
@@ -58,11 +58,15 @@ impl TableDecision for NearDuplicates {
         let (mut components, buckets) = self.buckets(&rows, text.clone(), &dense, &held).await?;
         if let Some(threshold) = self.verify.filter(|_| buckets.iter().next().is_some()) {
             let sets = self.sets(&rows, text.clone(), &dense, &buckets, &held).await?;
-            components = tokio::task::spawn_blocking(move || {
-                link(&buckets, &sets, threshold, &mut components);
-                components
+            let unsure;
+            (components, unsure) = tokio::task::spawn_blocking(move || {
+                let unsure = link(&buckets, &sets, threshold, &mut components);
+                (components, unsure.len())
             })
             .await?;
+            if unsure > 0 {
+                cx.remarks.say(limits_met(unsure));
+            }
         }
         // Buckets and sets are gone; the forest stays.
         held.shrink(held.size() - dense.len() * 4);
@@ -73,6 +77,20 @@ impl TableDecision for NearDuplicates {
         }
         outcome.into_table(&cx.session)
     }
+
+    fn readings(&self) -> u64 {
+        let ranked = !matches!(self.keep, Keep::First | Keep::Last);
+        1 + u64::from(self.verify.is_some()) + u64::from(ranked) + u64::from(self.guard.is_some())
+    }
+}
+
+fn limits_met(unsure: u64) -> String {
+    let texts = if unsure == 1 { "1 text was".to_owned() } else { format!("{unsure} texts were") };
+    format!(
+        "{texts} not compared with all that share a band with them (at most {TRIES_A_GROUP} of a cluster, some {} to {TRIES} in all): near duplicates may \
+         have stayed; more `rows` in a band, or cleaning away what all texts share, compares fewer and better candidates",
+        TRIES / 2
+    )
 }
 
 impl NearDuplicates {

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::error::{Kind, Result};
-use crate::stages::step::{CODE, ROW, TableContext};
+use crate::stages::step::{CODE, ROW, Remarks, TableContext};
 
 /// How a session is set up: none of it may matter.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +53,10 @@ fn table(rows: &[(Option<&str>, f64, &str)]) -> RecordBatch {
 
 /// The rejected rows, as positions in the table.
 async fn rejected(rows: &RecordBatch, options: serde_json::Value, setup: Setup) -> Result<Vec<u64>> {
+    rejected_with(rows, options, setup, &Remarks::default()).await
+}
+
+async fn rejected_with(rows: &RecordBatch, options: serde_json::Value, setup: Setup, remarks: &Remarks) -> Result<Vec<u64>> {
     let steps = context(&rows.schema(), options).unwrap();
     let [Step::Decide(Decide { how: How::Table(decision), .. })] = steps.as_slice() else { panic!("one decision") };
     let session = session(setup);
@@ -62,7 +66,7 @@ async fn rejected(rows: &RecordBatch, options: serde_json::Value, setup: Setup) 
     }
     let table = session.read_table(Arc::new(MemTable::try_new(rows.schema(), parts)?))?;
     let units = (0..rows.num_rows()).step_by(100).map(|start| 100.min(rows.num_rows() - start) as u32).collect();
-    let cx = TableContext { session: session.clone(), fits: Arc::default(), unit_rows: Arc::new(units) };
+    let cx = TableContext { session: session.clone(), fits: Arc::default(), unit_rows: Arc::new(units), remarks: remarks.clone() };
     let mut found = Vec::new();
     for batch in decision.decide(table, &cx).await?.collect().await? {
         assert_eq!((batch.schema().field(0).name().as_str(), batch.schema().field(1).name().as_str()), (ROW, CODE));
@@ -114,6 +118,22 @@ async fn one_of_each_cluster_stays_by_its_rank() {
             assert_eq!(rejected(&rows, options, PLAIN).await.unwrap(), gone, "{keep}");
         }
     }
+}
+
+#[tokio::test]
+async fn limits_that_were_met_are_told() {
+    // One band of one hash function: nearly all texts share it, and none is similar to another.
+    let word = |i: usize| i.to_string().bytes().map(|b| char::from(b - b'0' + b'a')).collect::<String>();
+    let texts: Vec<String> =
+        (0..1500).map(|i| format!("common {}", (0..3).map(|k| word(i * 3 + k)).collect::<Vec<_>>().join(" "))).collect();
+    let rows: Vec<_> = texts.iter().map(|t| (Some(t.as_str()), 0.0, "x")).collect();
+    let remarks = Remarks::default();
+    let options = json!({ "column": "text", "shingle": { "words": 1 }, "bands": 8, "rows": 1, "threshold": 0.9 });
+    assert_eq!(rejected_with(&table(&rows), options.clone(), PLAIN, &remarks).await.unwrap(), [] as [u64; 0]);
+    let said = remarks.take();
+    assert!(said.len() == 1 && said[0].contains("not compared with all that share a band"), "{said:?}");
+    rejected_with(&table(&rows[..500]), options, PLAIN, &remarks).await.unwrap();
+    assert_eq!(remarks.take(), [] as [String; 0], "500 texts can be compared with all");
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! Candidate pairs become links only where the exact Jaccard similarity of their shingle sets reaches the threshold.
 
+use roaring::RoaringBitmap;
+
 use super::components::Components;
 
 /// In a bucket, at most so many texts of one component are compared with a text outside of it.
-const TRIES_A_GROUP: usize = 64;
-/// In a bucket, a text is compared with at most so many others: a huge bucket of texts that merely resemble each other costs linear time. What is not
-/// compared here may meet in another band.
-const TRIES: usize = 1024;
+pub const TRIES_A_GROUP: usize = 64;
+/// In a bucket, at most about so many steps are taken for a text, one for each group and one for each comparison: a huge bucket of texts that merely resemble each other costs linear time. What is
+/// not compared here may meet in another band.
+pub const TRIES: usize = 1024;
 
 /// Texts that share a band's fingerprint, two or more in each bucket.
 #[derive(Debug, Default)]
@@ -97,51 +99,77 @@ pub fn similar(a: &[u32], b: &[u32], threshold: f64) -> bool {
     reaches(common)
 }
 
-/// Links what is similar in each bucket. Texts that are already connected are not compared, so a bucket of texts that are all alike costs one comparison each.
-pub fn link(buckets: &Buckets, sets: &Sets, threshold: f64, components: &mut Components) {
-    let mut groups = Vec::new();
-    for bucket in buckets.iter() {
-        groups.clear();
-        for text in bucket {
-            place(*text, &mut groups, sets, threshold, components);
-        }
+/// Connected texts of a bucket.
+#[derive(Debug)]
+struct Group {
+    /// Those that others are compared with, one or more.
+    members: Vec<u32>,
+    /// Whether there are more, which others are not compared with.
+    more: bool,
+}
+
+impl Group {
+    fn add(&mut self, texts: &[u32]) {
+        let room = TRIES_A_GROUP.saturating_sub(self.members.len()).min(texts.len());
+        self.members.extend_from_slice(&texts[..room]);
+        self.more |= room < texts.len();
     }
 }
 
-/// Compares a text with the groups (connected texts of the bucket so far), then puts it where it belongs.
-fn place(text: u32, groups: &mut Vec<Vec<u32>>, sets: &Sets, threshold: f64, components: &mut Components) {
+/// Links what is similar in each bucket. Texts that are already connected are not compared, so a bucket of texts that are all alike costs one comparison
+/// each. Gives the texts that were not compared with everything in their bucket, because of [`TRIES_A_GROUP`] and [`TRIES`].
+pub fn link(buckets: &Buckets, sets: &Sets, threshold: f64, components: &mut Components) -> RoaringBitmap {
+    let mut groups = Vec::new();
+    let mut unsure = RoaringBitmap::new();
+    for bucket in buckets.iter() {
+        groups.clear();
+        for text in bucket {
+            if !place(*text, &mut groups, sets, threshold, components) {
+                unsure.insert(*text);
+            }
+        }
+    }
+    unsure
+}
+
+/// Compares a text with the groups so far, then puts it where it belongs; whether it was compared with all that it is not connected to.
+fn place(text: u32, groups: &mut Vec<Group>, sets: &Sets, threshold: f64, components: &mut Components) -> bool {
     let set = sets.get(text);
-    let mut tries = 0;
+    let (mut tries, mut all) = (0, true);
     let mut home: Option<usize> = None;
     let mut at = 0;
     while at < groups.len() && tries < TRIES {
-        let group = &groups[at];
+        let Group { members, more } = &groups[at];
         tries += 1;
-        let mut connected = components.find(text) == components.find(group[0]);
+        let mut connected = components.find(text) == components.find(members[0]);
         if !connected {
-            let found = group.iter().inspect(|_| tries += 1).find(|other| similar(set, sets.get(**other), threshold)).copied();
-            if let Some(other) = found {
-                components.link(text, other);
-                connected = true;
+            let found = members.iter().inspect(|_| tries += 1).find(|other| similar(set, sets.get(**other), threshold)).copied();
+            match found {
+                Some(other) => {
+                    components.link(text, other);
+                    connected = true;
+                }
+                None => all &= !more,
             }
         }
         match (connected, home) {
             (true, None) => home = Some(at),
             (true, Some(home)) => {
                 let joined = groups.remove(at);
-                let room = TRIES_A_GROUP.saturating_sub(groups[home].len());
-                groups[home].extend(joined.into_iter().take(room));
+                groups[home].add(&joined.members);
+                groups[home].more |= joined.more;
                 continue;
             }
             (false, _) => {}
         }
         at += 1;
     }
+    all &= at == groups.len();
     match home {
-        Some(home) if groups[home].len() < TRIES_A_GROUP => groups[home].push(text),
-        Some(_) => {}
-        None => groups.push(vec![text]),
+        Some(home) => groups[home].add(&[text]),
+        None => groups.push(Group { members: vec![text], more: false }),
     }
+    all
 }
 
 #[cfg(test)]
@@ -166,7 +194,7 @@ mod tests {
         let mut components = Components::new(n as usize);
         let mut sets = Sets::new((0..n).collect());
         sets.add(vec![7; n as usize], (0..n).map(|text| (text, 1)));
-        link(&buckets, &sets, 0.7, &mut components);
+        assert!(link(&buckets, &sets, 0.7, &mut components).is_empty(), "what is connected is sure");
         assert!(components.roots().iter().all(|root| *root == 0));
     }
 
@@ -178,8 +206,25 @@ mod tests {
         let mut components = Components::new(n as usize);
         let mut sets = Sets::new((0..n).collect());
         sets.add((0..n).collect(), (0..n).map(|text| (text, 1)));
-        link(&buckets, &sets, 0.7, &mut components);
+        let unsure = link(&buckets, &sets, 0.7, &mut components);
         assert_eq!(components.roots(), (0..n).collect::<Vec<_>>());
+        // Each group takes two tries: one to see that it is not connected, one to compare its text.
+        assert_eq!(unsure.iter().collect::<Vec<_>>(), (TRIES as u32 / 2 + 1..n).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_text_that_only_resembles_what_a_full_group_left_out_is_counted() {
+        // A chain: each text shares 9 of 11 shingles with the next, so that only neighbours are similar.
+        let chain: Vec<Vec<u32>> = (0..=TRIES_A_GROUP as u32 + 1).map(|i| (i..i + 10).collect()).collect();
+        let n = chain.len() as u32;
+        let sets = sets_of(&chain);
+        let mut buckets = Buckets::default();
+        buckets.add(&mut (0..n).collect());
+        let mut components = Components::new(n as usize);
+        let unsure = link(&buckets, &sets, 0.8, &mut components);
+        // 0 … 63 fill the group, 64 is linked and left out, 65 resembles 64 alone.
+        assert_eq!(unsure.iter().collect::<Vec<_>>(), [n - 1]);
+        assert_eq!(components.roots()[n as usize - 2..], [0, n - 1]);
     }
 
     #[test]
@@ -226,7 +271,7 @@ mod tests {
             let mut buckets = Buckets::default();
             buckets.add(&mut (0..lists.len() as u32).collect());
             let mut components = Components::new(lists.len());
-            link(&buckets, &sets, 0.6, &mut components);
+            prop_assert!(link(&buckets, &sets, 0.6, &mut components).is_empty());
             prop_assert_eq!(components.roots(), all_pairs.roots());
         }
     }
