@@ -46,7 +46,7 @@ pub(super) fn run(args: &ApplyArgs) -> Result<u8> {
     let mut overrides = vec![set(main, &args.input)?, ("sink.uri".to_owned(), serde_json::to_string(&args.to)?)];
     overrides.extend(manifest.run.uris.iter().skip(1).map(|(name, uri)| set(name, uri)).collect::<Result<Vec<_>>>()?);
     let loaded = spec::reload(&manifest.spec, "the manifest's spec", &overrides)?;
-    let to = Location::open(&args.to, &here)?;
+    let to = Location::open_with(&args.to, &here, &loaded.pipeline.stores)?;
     let applied = block_on(loaded.pipeline.resources.threads, apply(&loaded, &here, &manifest, &to, args.overwrite))?;
     if !applied.missing.is_empty() {
         tracing::warn!("taken as null, since the new data lacks them: {}", applied.missing.join(", "));

@@ -143,6 +143,7 @@ impl Command {
             Self::Diff(args) => args.json,
             Self::Verify(args) => args.json,
             Self::Feed(args) => args.json,
+            Self::Doctor(args) => args.json,
             Self::Plan(_) | Self::Test(_) | Self::Gc(_) | Self::Apply(_) | Self::Report(_) => false,
             Self::Quickstart(_) | Self::Stages(_) | Self::Schema(_) | Self::Completions(_) => false,
         }

@@ -65,12 +65,21 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions) -> Result<Swept> {
             }
         }
     }
+    for (path, bytes, changed) in dataset.root.unfinished_files()? {
+        if changed <= oldest {
+            if !options.dry_run {
+                std::fs::remove_file(&path)?;
+            }
+            swept.bytes += bytes;
+            swept.paths.push(path.display().to_string());
+        }
+    }
     abort_uploads(dataset, oldest, options, &mut swept).await?;
     Ok(swept)
 }
 
 /// Whether a file is one that HDFS was still writing: `.NAME.tmp.N` stands beside the name until it is whole.
-fn is_unfinished(path: &str) -> bool {
+pub fn is_unfinished(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     name.starts_with('.') && name.rsplit_once('.').is_some_and(|(stem, n)| stem.ends_with(".tmp") && n.parse::<u64>().is_ok())
 }

@@ -12,6 +12,7 @@ use super::rows::Live;
 use super::run::{fill_sides, idle, main_source, open_sources, plan};
 use super::session;
 use crate::dataset::Manifest;
+use crate::dataset::gc::is_unfinished;
 use crate::error::{Error, Result};
 use crate::plan::Segment;
 use crate::progress::Progress;
@@ -138,6 +139,9 @@ fn part(number: u32) -> String {
 }
 
 fn is_part(name: &str) -> bool {
+    if is_unfinished(name) {
+        return true;
+    }
     let number = name.strip_prefix("part-").and_then(|n| n.strip_suffix(".parquet"));
     number.and_then(|n| n.parse().ok()).is_some_and(|n| part(n) == name)
 }

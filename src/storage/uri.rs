@@ -152,7 +152,7 @@ pub fn masked(text: &str) -> String {
     for (at, _) in text.match_indices([':', '=']) {
         let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
         let before = text[..at].trim_end_matches(['"', '\'', ' ']);
-        let name = &before[before.rfind(|c| !is_name(c)).map_or(0, |i| i + 1)..];
+        let name = before.rsplit(|c| !is_name(c)).next().unwrap_or_default();
         let value = text[at + 1..].trim_start_matches([' ', '"', '\'']);
         let begin = text.len() - value.len();
         let end = begin + value.find(['\n', ',', '}', '"', '\'']).unwrap_or(value.len());
