@@ -231,26 +231,6 @@ impl Location {
         Ok(found)
     }
 
-    /// Files below this location that were being written when their process was killed: path, bytes, time of change. On a disk a file is written as
-    /// `NAME#N` and renamed when it is whole; no listing shows it. Elsewhere there are none, or a listing shows them.
-    pub fn unfinished_files(&self) -> Result<Vec<(PathBuf, u64, DateTime<Utc>)>> {
-        let is_part = |name: &str| name.rsplit_once('#').is_some_and(|(_, n)| n.parse::<u64>().is_ok());
-        let (mut found, mut folders) = (Vec::new(), Vec::from_iter(self.local.clone()));
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten() {
-                let entry = entry?;
-                let about = entry.metadata()?;
-                if about.is_dir() {
-                    folders.push(entry.path());
-                } else if is_part(&entry.file_name().to_string_lossy()) {
-                    found.push((entry.path(), about.len(), about.modified()?.into()));
-                }
-            }
-        }
-        found.sort();
-        Ok(found)
-    }
-
     /// The bucket, where the store is S3: what only S3 has is asked of it.
     pub fn bucket(&self) -> Option<&s3::Bucket> {
         self.bucket.as_deref()
