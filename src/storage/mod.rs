@@ -76,7 +76,7 @@ fn table<K>(of: &Table<K>) -> MutexGuard<'_, HashMap<K, Opened>> {
 
 /// Makes a store known to this process under `scheme://authority`: every URI that begins so is in it, whatever the scheme.
 pub fn register(root: &str, store: Arc<dyn ObjectStore>) {
-    let limits = limits(&StoreSpec { retry_s: 20, ..Default::default() });
+    let limits = Limits { deadline: Duration::from_secs(20), silence: Duration::from_secs(60) };
     let store = Arc::new(Steady::new(store, limits));
     table(&REGISTERED).insert(root.trim_end_matches('/').to_owned(), Opened { store, bucket: None });
 }
@@ -275,16 +275,15 @@ fn open_store(scheme: Scheme, authority: &str, root: &str, base: &FsPath, stores
         Scheme::Memory => Arc::new(InMemory::new()),
     };
     let limited = Arc::new(LimitStore::new(store, spec.requests.max(1)));
-    let opened = Opened { store: Arc::new(Steady::new(limited, limits(&spec))), bucket };
+    let opened = Opened { store: Arc::new(Steady::new(limited, limits(scheme, &spec))), bucket };
     Ok(table(&OPEN).entry(key).or_insert(opened).clone())
 }
 
-fn limits(spec: &StoreSpec) -> Limits {
-    // The store's own client has a time-out for each request; this one is for what hangs below it, so it comes later.
-    Limits {
-        deadline: Duration::from_secs(spec.retry_s),
-        silence: Duration::from_secs(spec.timeout_s.saturating_mul(2).saturating_add(spec.retry_s)),
-    }
+fn limits(scheme: Scheme, spec: &StoreSpec) -> Limits {
+    let (deadline, timeout) = (Duration::from_secs(spec.retry_s), Duration::from_secs(spec.timeout_s));
+    // Clients that speak HTTP have a time-out for each request and try again themselves, up to the deadline: what hangs below them shows later.
+    let silence = if scheme == Scheme::Hdfs { timeout } else { timeout * 2 + deadline };
+    Limits { deadline, silence }
 }
 
 /// `a/./b/../c` as `a/c`, without asking the disk.
