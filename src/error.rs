@@ -16,6 +16,8 @@ pub enum Kind {
     Quality,
     /// An input shard or row cannot be used (exit 3).
     Input,
+    /// Something is encrypted, and the keys at hand do not open it (exit 3). Never taken for damage.
+    Key,
     /// A store refused or failed (exit 3).
     Storage,
     /// Another run holds the lease, or the store asks to try again (exit 75).
@@ -64,6 +66,8 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: Kind,
     message: String,
+    /// The message without values of the data, where it has some.
+    bare: Option<String>,
     place: Option<String>,
     row: Option<u64>,
     hint: Option<String>,
@@ -77,7 +81,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), place: None, row: None, hint: None, mistakes: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            bare: None,
+            place: None,
+            row: None,
+            hint: None,
+            mistakes: None,
+            source: None,
+        }))
     }
 
     /// The command line was used wrongly.
@@ -128,6 +141,22 @@ impl Error {
     pub fn in_spec(mut self) -> Self {
         if self.0.kind == Kind::Usage {
             self.0.kind = Kind::Spec;
+        }
+        self
+    }
+
+    /// Adds a value of the data, in words, to what is wrong.
+    pub fn of_value(mut self, words: impl fmt::Display) -> Self {
+        let message = format!("{}: {words}", self.0.message);
+        self.0.bare = Some(std::mem::replace(&mut self.0.message, message));
+        self
+    }
+
+    /// The same error without values of the data, for messages about encrypted data.
+    pub fn withheld(mut self) -> Self {
+        if let Some(bare) = self.0.bare.take() {
+            self.0.message = format!("{bare} (the data is encrypted: no value is shown)");
+            self.0.source = None;
         }
         self
     }
@@ -195,7 +224,7 @@ impl Error {
             Kind::Usage => 64,
             Kind::Lease => 75,
             Kind::Spec => 78,
-            Kind::Input | Kind::Storage | Kind::Resources | Kind::Internal => 3,
+            Kind::Input | Kind::Key | Kind::Storage | Kind::Resources | Kind::Internal => 3,
         }
     }
 }
@@ -231,11 +260,11 @@ impl From<datafusion::error::DataFusionError> for Error {
             // An error of our own that travelled through a DataFusion stream comes back as it was.
             D::External(inner) => match inner.downcast::<Error>() {
                 Ok(own) => *own,
-                Err(other) => Error::new(Kind::Internal, other.to_string()).because(other),
+                Err(other) => Error::engine(other.to_string(), false).because(other),
             },
             D::Context(text, inner) => {
                 let inner = Error::from(*inner);
-                if inner.kind() == Kind::Internal { Error::internal(format!("{text}: {inner}")) } else { inner }
+                if inner.kind() == Kind::Internal { Error::engine(format!("{text}: {inner}"), false) } else { inner }
             }
             D::Shared(inner) => match inner.find_root() {
                 D::External(boxed) if boxed.downcast_ref::<Error>().is_some() => {
@@ -260,7 +289,10 @@ impl Error {
         if exhausted {
             return Error::new(Kind::Resources, format!("the memory budget is spent: {text}")).hint(MEMORY_HINT);
         }
-        Error::internal(text)
+        let mut e = Error::internal(text);
+        // Engines put values into their messages.
+        e.0.bare = Some("an operation failed on some row".to_owned());
+        e
     }
 
     /// The disk is full, as some library said in its own words.
@@ -270,6 +302,7 @@ impl Error {
 
     fn copy(&self) -> Self {
         let mut copy = Error::new(self.kind(), self.message());
+        copy.0.bare = self.0.bare.clone();
         copy.0.place = self.0.place.clone();
         copy.0.row = self.0.row;
         copy.0.mistakes = self.0.mistakes.clone();
@@ -290,7 +323,7 @@ impl From<arrow::error::ArrowError> for Error {
         match e {
             arrow::error::ArrowError::ExternalError(inner) => match inner.downcast::<Error>() {
                 Ok(own) => *own,
-                Err(other) => Error::internal(other.to_string()).because(other),
+                Err(other) => Error::engine(other.to_string(), false).because(other),
             },
             other => Error::engine(other.to_string(), false),
         }
@@ -306,7 +339,7 @@ impl From<parquet::errors::ParquetError> for Error {
 
 impl From<polars::error::PolarsError> for Error {
     fn from(e: polars::error::PolarsError) -> Self {
-        Error::internal(format!("Polars: {e}"))
+        Error::engine(format!("Polars: {e}"), false)
     }
 }
 
@@ -371,6 +404,16 @@ mod tests {
     #[test]
     fn wrong_use_in_a_spec_is_a_mistake_of_the_spec_and_other_errors_stay() {
         assert_eq!((Error::usage("x").in_spec().exit_code(), Error::storage("x").in_spec().exit_code()), (78, 3));
+    }
+
+    #[test]
+    fn values_can_be_left_out() {
+        let e = Error::input("cannot cast x").of_value("the value is `7`").at("row 3");
+        assert_eq!(e.to_string(), "cannot cast x: the value is `7` (row 3)");
+        assert_eq!(e.withheld().message(), "cannot cast x (the data is encrypted: no value is shown)");
+        let e = Error::from(arrow::error::ArrowError::CastError("cannot cast 'secret'".to_owned())).withheld();
+        assert!(!e.message().contains("secret"), "{e}");
+        assert_eq!(Error::input("x").withheld().message(), "x");
     }
 
     #[test]

@@ -74,6 +74,7 @@
 //! `README.md` is the way in for users; `ARCHITECTURE.md` has a line on every module, and how each rule is held.
 
 pub mod cli;
+pub mod crypt;
 pub mod dataset;
 pub mod engine;
 pub mod error;

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::spec_args::Opened;
 use super::{SpecArgs, block_on, print};
+use crate::crypt::{self, Vault};
 use crate::engine::run::{open_sources, plan};
 use crate::error::Result;
 use crate::plan::explain;
@@ -22,7 +23,11 @@ pub struct PlanArgs {
 
 pub(super) fn run(args: &PlanArgs) -> Result<u8> {
     let Opened { loaded, base } = args.spec.open()?;
-    let sources = block_on(loaded.pipeline.resources.threads, open_sources(&loaded, &base, &Vec::new(), None, &Progress::default()))?;
+    crypt::check(&loaded, &base)?;
+    let sources = block_on(
+        loaded.pipeline.resources.threads,
+        open_sources(&loaded, &base, &Vec::new(), None, &Vault::default(), &Progress::default()),
+    )?;
     let (plan, _) = plan(&loaded, &sources)?;
     print(&explain(&plan, &sources))?;
     Ok(0)

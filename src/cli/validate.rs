@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{SpecArgs, block_on, print};
+use crate::crypt::{self, Vault};
 use crate::engine::run::{open_sources, plan};
 use crate::error::Result;
 use crate::progress::Progress;
@@ -51,6 +52,10 @@ fn check(args: &ValidateArgs) -> Result<String> {
 
 /// The stages against the columns that the sources' footers name.
 fn against_sources(loaded: &Loaded, base: &std::path::Path) -> Result<()> {
-    let sources = block_on(loaded.pipeline.resources.threads, open_sources(loaded, base, &Vec::new(), None, &Progress::default()))?;
+    crypt::check(loaded, base)?;
+    let sources = block_on(
+        loaded.pipeline.resources.threads,
+        open_sources(loaded, base, &Vec::new(), None, &Vault::default(), &Progress::default()),
+    )?;
     plan(loaded, &sources).map(|_| ())
 }

@@ -3,14 +3,15 @@
 use clap::Args;
 
 use super::{block_on, dataset, print};
-use crate::dataset::verify::verify;
+use crate::dataset::verify::{verify, verify_rows};
 use crate::error::{Error, Kind, Result};
 
 /// Options of `feedline verify`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   feedline verify out/teahouse
-  feedline verify out/teahouse --version 3")]
+  feedline verify out/teahouse --version 3
+  feedline verify out/teahouse --rows         # an encrypted version, with its keys")]
 pub struct VerifyArgs {
     /// The dataset's folder.
     #[arg(value_name = "DATASET")]
@@ -18,6 +19,9 @@ pub struct VerifyArgs {
     /// The version; by default the latest.
     #[arg(long, value_name = "N")]
     pub version: Option<u64>,
+    /// Hash the rows of an encrypted version too: needs its keys.
+    #[arg(long)]
+    pub rows: bool,
     /// Print what was found as JSON.
     #[arg(long)]
     pub json: bool,
@@ -27,7 +31,10 @@ pub(super) fn run(args: &VerifyArgs) -> Result<u8> {
     let dataset = dataset(&args.dataset)?;
     let (manifest, faults) = block_on(2, async {
         let manifest = dataset.manifest(args.version).await?;
-        let faults = verify(&dataset, &manifest).await?;
+        let mut faults = verify(&dataset, &manifest).await?;
+        if args.rows {
+            faults.extend(verify_rows(&dataset, &manifest).await?);
+        }
         Ok((manifest, faults))
     })?;
     if args.json {

@@ -128,6 +128,9 @@ pub struct Shard {
     pub bytes: u64,
     /// SHA-256 of the file, in hex.
     pub sha256: String,
+    /// SHA-256 of the rows, in hex, where the dataset is encrypted: see [`crate::crypt::RowsHash`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_sha256: Option<String>,
     /// Rows of each row group, in order: enough to find any row without opening the file.
     pub row_groups: Vec<u64>,
     /// Smallest and largest value by column, as text, where Parquet's statistics have them.
@@ -165,10 +168,20 @@ pub const FORMAT: &str = "feedline-manifest/v1";
 impl Manifest {
     /// The hash of what the version is: everything but its number, parent, `hash`, `run`, the spec's resources and URIs (of which
     /// `spec_hash` says the rest), and the quarantine.
+    ///
+    /// The bytes of an encrypted shard differ from run to run, and so does its name: the hash covers what its rows are instead (`rows_sha256`),
+    /// so that two runs of one spec over the same input make versions of one hash.
     pub fn content_hash(&self) -> Result<String> {
+        let shard = |s: &Shard| match &s.rows_sha256 {
+            Some(rows) => Ok(serde_json::json!({
+                "split": s.split, "rows": s.rows, "rows_sha256": rows, "row_groups": s.row_groups, "min_max": s.min_max,
+            })),
+            None => serde_json::to_value(s),
+        };
+        let shards = self.shards.iter().map(shard).collect::<Result<Vec<_>, _>>()?;
         let content = serde_json::json!({
             "format": self.format, "inputs": self.inputs, "bad_inputs": self.bad_inputs, "spec_hash": self.spec_hash, "seed": self.seed,
-            "splits": self.splits, "schema": self.schema, "fits": self.fits, "rows": self.rows, "shards": self.shards,
+            "splits": self.splits, "schema": self.schema, "fits": self.fits, "rows": self.rows, "shards": shards,
         });
         Ok(hash_json(&content))
     }

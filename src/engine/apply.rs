@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::rows::Live;
 use super::run::{fill_sides, idle, main_source, open_sources, plan};
 use super::session;
+use crate::crypt::Vault;
 use crate::dataset::Manifest;
 use crate::dataset::gc::is_unfinished;
 use crate::error::{Error, Result};
@@ -63,13 +64,20 @@ pub struct AppliedFile {
     pub sha256: String,
 }
 
-/// Applies a version to the main source of `loaded` (the version's own spec, its first source pointed at the new data).
+/// Applies a version to the main source of `loaded` (the version's own spec, its first source pointed at the new data). The result is encrypted
+/// as the version is.
 ///
 /// # Errors
 /// `Usage` where `to` holds anything, or with `overwrite` anything but an earlier result; whatever reading and writing bring.
 pub async fn apply(loaded: &Loaded, base: &Path, manifest: &Manifest, to: &Location, overwrite: bool) -> Result<Applied> {
+    let applied = applied(loaded, base, manifest, to, overwrite).await;
+    if loaded.pipeline.sink.encryption.is_some() { applied.map_err(Error::withheld) } else { applied }
+}
+
+async fn applied(loaded: &Loaded, base: &Path, manifest: &Manifest, to: &Location, overwrite: bool) -> Result<Applied> {
+    let vault = Vault::open(loaded.pipeline.sink.encryption.as_ref(), base)?;
     clear(to, overwrite).await?;
-    let mut sources = open_sources(loaded, base, &Vec::new(), Some(to), &Progress::default()).await?;
+    let mut sources = open_sources(loaded, base, &Vec::new(), Some(to), &vault, &Progress::default()).await?;
     let given = main_source(&sources)?.clone();
     let trained = types::parse(&manifest.input_schema)?;
     let missing = trained.fields().iter().map(|f| f.name()).filter(|n| given.schema.field_with_name(n).is_err()).cloned().collect();
@@ -88,7 +96,7 @@ pub async fn apply(loaded: &Loaded, base: &Path, manifest: &Manifest, to: &Locat
     let steps = segment.steps.iter().filter(|s| matches!(s.step, Step::Columns(_))).cloned().collect();
     let columns = Segment { steps, passes: Vec::new(), splits: Vec::new(), input: segment.input.clone() };
     let idle = idle(&main, &loaded.pipeline.resources, staging.clone());
-    let live = Live { segment: Arc::new(columns), fits: Arc::new(manifest.fits.clone()), ..idle };
+    let live = Live { segment: Arc::new(columns), fits: Arc::new(manifest.fits.clone()), vault: Arc::new(vault), ..idle };
     let files = write(&live, &plan.output, loaded, to).await?;
     super::passes::sweep(&staging).await?;
     let applied = Applied {
@@ -149,7 +157,7 @@ fn is_part(name: &str) -> bool {
 /// One file for each unit, in order.
 async fn write(live: &Live, output: &arrow::datatypes::SchemaRef, loaded: &Loaded, to: &Location) -> Result<Vec<AppliedFile>> {
     let view = live.view(live.segment.steps.len(), None);
-    let options = ShardOptions::new(output, &loaded.pipeline.sink)?;
+    let options = ShardOptions::new(output, &loaded.pipeline.sink)?.encrypted(live.vault.of_shards(output)?);
     let mut files = Vec::new();
     for unit in live.units.iter() {
         let path = part(unit.id);

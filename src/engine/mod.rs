@@ -5,6 +5,7 @@ pub mod apply;
 pub mod bridge;
 mod decide;
 mod fits;
+mod lines;
 mod moments;
 pub mod opener;
 pub mod passes;

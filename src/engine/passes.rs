@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use datafusion::prelude::SessionContext;
+use arrow::datatypes::SchemaRef;
+use datafusion::prelude::{DataFrame, SessionContext};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use super::accounts::Accounts;
 use super::decide::{decide, read_through};
 use super::fits::{self, learn};
 use super::rows::{Live, RowsTable, View};
+use crate::crypt::Vault;
 use crate::dataset::manifest::Rows;
 use crate::error::{Error, Result};
 use crate::plan::{Pass, PassKind, Segment};
@@ -72,7 +74,7 @@ async fn one(live: &mut Live, number: usize, pass: &Pass, at: &Location, session
     let done = match checkpoint.read().await? {
         Some(bytes) => {
             tracing::info!(pass = number, "taken up: {label}");
-            serde_json::from_slice::<Done>(&bytes)?
+            serde_json::from_slice::<Done>(&live.vault.unseal(&bytes)?)?
         }
         None => {
             tracing::info!(pass = number, "{label}");
@@ -86,7 +88,7 @@ async fn one(live: &mut Live, number: usize, pass: &Pass, at: &Location, session
             };
             let done = done.map_err(|e| e.at(format!("pass `{label}`")))?;
             done.remarks.iter().for_each(|r| tracing::warn!(stage = r.about, "{}", r.message));
-            checkpoint.write(serde_json::to_vec(&done)?).await?;
+            checkpoint.write(live.vault.seal(serde_json::to_vec(&done)?)?).await?;
             done
         }
     };
@@ -187,17 +189,18 @@ async fn reshape(live: &Live, step: usize, upto: usize, at: &Location, session: 
             live.progress.begin(label.as_str(), live.units.iter().map(|u| u64::from(u.rows)).sum(), 0);
             let rows = session.read_table(Arc::new(RowsTable::new(live.view(upto, None), true)))?;
             let result = work.reshape(rows, session).await.map_err(|e| e.at(format!("stage `{}`", planned.label)))?;
-            let parts = keep(result, output, at).await?;
+            let parts = keep(result, output, at, &live.vault).await?;
             checkpoint.write(serde_json::to_vec(&parts)?).await?;
             parts
         }
     };
+    let keys = live.vault.staging_keys();
     let mut shards = Vec::new();
     for path in parts {
         let location = at.child(&path);
         let meta =
             location.head().await?.ok_or_else(|| Error::storage("a staged file vanished").at(location.display()).hint("run again"))?;
-        shards.push(open_shard(&Found::own(path, location, meta.size)).await?);
+        shards.push(open_shard(&Found::own(path, location, meta.size), &keys).await?);
     }
     let spec: SourceSpec = serde_json::from_value(serde_json::json!({ "uri": "", "hive": false }))?;
     let mut source = Source::new(&planned.label, &spec, shards, Vec::new())?;
@@ -205,9 +208,9 @@ async fn reshape(live: &Live, step: usize, upto: usize, at: &Location, session: 
     Ok(source)
 }
 
-async fn keep(result: datafusion::prelude::DataFrame, output: &arrow::datatypes::SchemaRef, at: &Location) -> Result<Vec<String>> {
+async fn keep(result: DataFrame, output: &SchemaRef, at: &Location, vault: &Vault) -> Result<Vec<String>> {
     let sink: SinkSpec = serde_json::from_value(serde_json::json!({ "uri": "", "compression": "lz4" }))?;
-    let options = ShardOptions::new(output, &sink)?;
+    let options = ShardOptions::new(output, &sink)?.encrypted(vault.of_staging()?);
     let mut stream = result.execute_stream().await?;
     let mut parts = Vec::new();
     let mut open: Option<ShardWriter> = None;

@@ -1,6 +1,6 @@
 //! The report of a run: its result model filled from the manifest, the profiles and the shards just written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::rows::{Live, RowsTable};
 use super::run::idle;
+use crate::crypt::Vault;
 use crate::dataset::Manifest;
 use crate::error::Result;
 use crate::progress::Progress;
@@ -23,6 +24,7 @@ use crate::quality::profile::{TableProfile, TableSummary};
 use crate::quality::report::{
     BadShard, FORMAT, LabelReport, LabelValue, Report, RowCounts, SourceReport, SplitReport, StageReport, Timing, Warning,
 };
+use crate::quality::withheld;
 use crate::sink::deliver::Sampler;
 use crate::source::{Found, Source, Sources, open_shard};
 use crate::spec::Loaded;
@@ -85,20 +87,28 @@ pub struct Findings<'a> {
     pub session: &'a SessionContext,
     /// How long each phase took.
     pub progress: &'a Progress,
+    /// What may be shown of which column.
+    pub vault: &'a Vault,
+    /// Fits that looked at columns that may not be shown, with those columns.
+    pub learned_from: BTreeMap<String, String>,
 }
 
 /// Builds the report of a version whose shards are written.
 pub async fn build(f: &Findings<'_>) -> Result<Report> {
     let m = f.manifest;
+    let shows = |column: &str| f.vault.shows(column);
     let spec = &f.loaded.pipeline.report;
     let label = spec.label.clone().or_else(|| f.loaded.pipeline.feed.as_ref().and_then(|feed| feed.label.clone()));
     let known = |name: &String| m.schema.iter().any(|c| c.name == *name);
     let label = match label.filter(known) {
-        Some(column) => Some(balance(f, &column).await?),
+        Some(column) if shows(&column) => Some(balance(f, &column).await?),
+        Some(column) => Some(withheld::label(balance(f, &column).await?)),
         None => None,
     };
     let keys: Vec<String> = spec.leakage_keys.iter().filter(|k| known(k)).cloned().collect();
     let leaks = if keys.is_empty() || m.splits.len() < 2 { Vec::new() } else { vec![leaked(f, &keys).await?] };
+    let leaks = if keys.iter().all(|key| shows(key)) { leaks } else { leaks.into_iter().map(withheld::leakage).collect() };
+    let summary = |table: &Option<TableSummary>| table.clone().map(|table| withheld::summary(table, shows));
     let mut report = Report {
         format: FORMAT.to_owned(),
         pipeline: m.name.clone(),
@@ -121,9 +131,9 @@ pub async fn build(f: &Findings<'_>) -> Result<Report> {
         splits: m.rows.by_split.iter().map(|(name, rows)| split(name, *rows, m.rows.output)).collect(),
         label,
         leakage: leaks,
-        columns: Report::columns_of(f.before.as_ref(), f.after.as_ref()),
+        columns: Report::columns_of(summary(&f.before).as_ref(), summary(&f.after).as_ref()),
         profile: Some(format!("{:?}", spec.profile).to_lowercase()),
-        fits: m.fits.iter().map(|(key, fit)| (key.clone(), in_words(fit))).collect(),
+        fits: m.fits.iter().map(|(key, fit)| (key.clone(), words_of(f, key, fit))).collect(),
         timings: f.progress.done(0).iter().map(|p| Timing { pass: p.label.clone(), seconds: p.elapsed.as_secs_f64() }).collect(),
         ..Default::default()
     };
@@ -135,7 +145,18 @@ pub async fn build(f: &Findings<'_>) -> Result<Report> {
         let notes = source.notes.iter().map(|note| Warning { about: source.name.clone(), message: note.clone() });
         report.warnings.extend(notes);
     }
+    report.warnings.extend(about_encryption(f));
     Ok(report)
+}
+
+/// What of encrypted columns lies in the clear.
+fn about_encryption(f: &Findings<'_>) -> Vec<Warning> {
+    let warning = |about: &str, message: &str| Warning { about: about.to_owned(), message: message.to_owned() };
+    let learned: BTreeSet<&String> = f.learned_from.values().collect();
+    let opened = f.vault.laid_open().map(|column| warning(column, "encrypted in the source, stored in the clear in the dataset"));
+    let learned =
+        learned.into_iter().map(|column| warning(column, "encrypted, but what stages learned from it stands in the manifest in the clear"));
+    opened.chain(learned).collect()
 }
 
 /// Writes a report's files below the dataset.
@@ -185,6 +206,10 @@ fn stages(f: &Findings<'_>) -> Vec<StageReport> {
     stages.collect()
 }
 
+fn words_of(f: &Findings<'_>, key: &str, fit: &FitResult) -> String {
+    if f.learned_from.contains_key(key) { withheld::NOTE.to_owned() } else { in_words(fit) }
+}
+
 fn in_words(fit: &FitResult) -> String {
     match fit {
         FitResult::Moments(m) => {
@@ -211,13 +236,14 @@ fn in_words(fit: &FitResult) -> String {
 /// The rows just written, with the split's name, for some columns.
 async fn written(f: &Findings<'_>, columns: &[String]) -> Result<Option<DataFrame>> {
     let spec: SourceSpec = serde_json::from_value(serde_json::json!({ "uri": "", "hive": false }))?;
+    let keys = f.vault.shard_keys();
     let mut all: Option<DataFrame> = None;
     for split in &f.manifest.splits {
         let mut shards = Vec::new();
         for shard in f.manifest.shards_of(split) {
             let location = f.root.child(&shard.path);
             let (path, bytes) = (shard.path.clone(), shard.bytes);
-            shards.push(open_shard(&Found::own(path, location, bytes)).await?);
+            shards.push(open_shard(&Found::own(path, location, bytes), &keys).await?);
         }
         if shards.is_empty() {
             continue;

@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use super::opener::{Opened, Opener};
 use super::program::{Program, Recorder, arrange, row_field, split_field};
 use super::verdict::{UnitState, Verdicts};
+use crate::crypt::Vault;
 use crate::error::{Error, Result};
 use crate::plan::prefix::Prefix;
 use crate::plan::{Segment, locals_before};
@@ -56,6 +57,8 @@ pub struct Live {
     pub threads: usize,
     /// What is being done.
     pub progress: Arc<Progress>,
+    /// The keys of what is written.
+    pub vault: Arc<Vault>,
     /// Paths of shards that turned out to be damaged while they were read.
     pub damaged: Arc<std::sync::Mutex<Vec<(String, String, String)>>>,
 }

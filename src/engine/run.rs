@@ -7,17 +7,18 @@ use std::sync::{Arc, Mutex};
 use datafusion::prelude::SessionContext;
 use futures::{StreamExt, stream};
 use indexmap::IndexMap;
-use sha2::{Digest, Sha256};
 
 use super::accounts::Accounts;
+use super::lines;
 use super::passes::{self, Ran};
 use super::report::{self, Findings, profile_input};
 use super::rows::{Live, RowsTable};
 use super::session;
 use super::verdict::Verdicts;
+use crate::crypt::{self, FileKeys, Vault, belongs, unknown_columns};
 use crate::dataset::manifest::{ColumnInfo, FORMAT, Input, Manifest, Rows, RunInfo, hash_json};
 use crate::dataset::{Dataset, manifest};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Mistake, Result, nearest};
 use crate::plan::{Lowered, Plan, Segment, lower};
 use crate::progress::Progress;
 use crate::quality::profile::TableProfile;
@@ -27,8 +28,8 @@ use crate::sink::deliver::{Delivered, Delivery, deliver, keep_rejected};
 use crate::sink::lease::Lease;
 use crate::sink::shard::plain;
 use crate::source::{Source, Sources, Unit, discover, ingest, settle_bad};
-use crate::spec::Loaded;
-use crate::spec::pipeline::{Format, OnBadShard, Profile, Resources};
+use crate::spec::pipeline::{DecryptionSpec, Format, OnBadShard, Profile, Resources};
+use crate::spec::{Loaded, join};
 use crate::stages::Side;
 use crate::stages::step::{Fits, Step};
 use crate::storage::Location;
@@ -64,11 +65,12 @@ type LeftOut = Vec<(String, String, String)>;
 
 /// Runs a pipeline and publishes a version. Relative paths in the spec start from `base`.
 pub async fn run(loaded: &Loaded, base: &Path, options: &RunOptions) -> Result<Outcome> {
+    crypt::check(loaded, base)?;
     let root = sink(loaded, base)?;
     let lease = Lease::take(&root).await?;
     let outcome = attempts(loaded, base, &root, options).await;
     lease.release().await;
-    outcome
+    if loaded.pipeline.sink.encryption.is_some() { outcome.map_err(Error::withheld) } else { outcome }
 }
 
 /// The dataset's folder that a spec names.
@@ -107,12 +109,14 @@ async fn attempt(
 ) -> Result<Outcome> {
     let started = now();
     let dataset = Dataset::new(root.clone());
-    let sources = open_sources(loaded, base, left_out, Some(root), &options.progress).await?;
+    let vault = Vault::open(loaded.pipeline.sink.encryption.as_ref(), base)?;
+    let sources = open_sources(loaded, base, left_out, Some(root), &vault, &options.progress).await?;
     let main = main_source(&sources)?;
     if main.rows() == 0 {
         return Err(Error::input("there are no rows to read").at(format!("source `{}`: {}", main.name, main.uri)).hint("check the shards"));
     }
     let (plan, sides) = plan(loaded, &sources)?;
+    let vault = Arc::new(vault.knowing(&plan.output, encrypted_columns(&sources)));
     let inputs: Vec<Input> = sources.values().flat_map(|s| s.inputs()).collect();
     let bad: Vec<_> = sources.values().flat_map(|s| s.bad.clone()).collect();
     let spec_hash = hash_json(&crate::spec::canonical(&loaded.pipeline));
@@ -127,9 +131,13 @@ async fn attempt(
     }
     let stamps: Vec<&String> = sources.values().flat_map(|s| s.shards.iter().map(|s| &s.stamp)).collect();
     let seal = hash_json(&serde_json::json!([spec_hash, inputs, bad]));
-    let key = hash_json(&serde_json::json!([seal, stamps, env!("CARGO_PKG_VERSION")]));
-    let staging = root.child(&format!("_feedline/staging/{}", &key[..20]));
+    let mut key = serde_json::json!([seal, stamps, env!("CARGO_PKG_VERSION")]);
+    key.as_array_mut().into_iter().for_each(|parts| parts.extend(vault.mark().map(Into::into)));
+    let staging = root.child(&format!("_feedline/staging/{}", &hash_json(&key)[..20]));
     let version = latest.as_ref().map_or(1, |m| m.version + 1);
+    warn_of_clear_text(&sources, &plan, &vault);
+    // Encrypted again, the same rows are other bytes: they must not take the place of an older version's.
+    let seal = if vault.is_locked() { hash_json(&serde_json::json!([seal, version])) } else { seal };
     let quarantine = loaded.pipeline.quarantine.keep_rows.then(|| format!("_feedline/quarantine/{version:08}"));
     let session = session(&loaded.pipeline.resources)?;
     fill_sides(&sources, &sides, loaded, &session, &staging).await?;
@@ -151,6 +159,7 @@ async fn attempt(
             units: Arc::new(units(segment, &input, &sources)),
             fits: Arc::new(fits.clone()),
             progress: options.progress.clone(),
+            vault: vault.clone(),
             damaged: damaged.clone(),
             ..idle(&input, &loaded.pipeline.resources, at.child("verdicts"))
         };
@@ -202,7 +211,7 @@ async fn attempt(
     let made = Made { version, parent: latest.map(|m| m.version), inputs, bad, spec_hash, fits, rows, delivered, run };
     let mut manifest = manifest_of(loaded, &plan, made, &last)?;
     manifest.quarantine.extend(kept);
-    keep_lines(&sources, root, quarantine.as_deref(), &mut manifest).await?;
+    lines::keep(&sources, &vault, &loaded.pipeline.sink, root, quarantine.as_deref(), &mut manifest).await?;
     manifest.run.committed = now();
     manifest.hash = manifest.content_hash()?;
     let after = after.transpose()?.map(|table| table.summary());
@@ -218,6 +227,8 @@ async fn attempt(
         root,
         session: &session,
         progress: &options.progress,
+        vault: &vault,
+        learned_from: withheld_fits(&plan, &vault),
     };
     let report = report::build(&findings).await?;
     let folder = report::publish(root, version, &report).await?;
@@ -237,19 +248,50 @@ fn merged(delivered: &[Delivered]) -> Option<Result<TableProfile>> {
     Some(tables.try_for_each(|table| whole.merge(table)).map(|()| whole))
 }
 
-/// Lines of text formats that could not be read go to the quarantine too.
-async fn keep_lines(sources: &Sources, root: &Location, folder: Option<&str>, manifest: &mut Manifest) -> Result<()> {
-    let Some(folder) = folder else { return Ok(()) };
-    for shard in sources.values().flat_map(|s| &s.shards) {
-        let Some(lines) = &shard.rejected_lines else { continue };
-        let Some(bytes) = lines.read().await? else { continue };
-        let path = format!("{folder}/lines-{}.parquet", &shard.fingerprint[..16]);
-        let sha256 = hex::encode(Sha256::digest(&bytes));
-        root.child(&path).write(bytes).await?;
-        let rows = shard.rejected.iter().map(|(_, n)| n).sum();
-        manifest.quarantine.push(manifest::QuarantineShard { path, rows, sha256 });
+/// A mistake for each key of a source that no shard has a column for.
+fn unknown_keys(source: &Source, keys: &DecryptionSpec) -> Vec<Mistake> {
+    let columns = source.shards.iter().flat_map(|s| s.reader.parquet_schema().columns());
+    let leaves: BTreeSet<String> = columns.map(|c| c.path().string()).collect();
+    let known = |name: &str| leaves.iter().any(|leaf| belongs(name, leaf)) || source.schema.field_with_name(name).is_ok();
+    let unknown = keys.column_keys.keys().filter(|name| !known(name));
+    let names = || source.schema.fields().iter().map(|f| f.name().as_str());
+    let at = |name: &str| join(&format!("/sources/{}/decryption/column_keys", source.name), name);
+    unknown.map(|name| Mistake::new(at(name), format!("no shard has a column `{name}`")).help(nearest(name, names()))).collect()
+}
+
+/// Columns that some shard holds encrypted.
+fn encrypted_columns(sources: &Sources) -> Vec<String> {
+    let shards = sources.values().flat_map(|s| &s.shards);
+    let columns = shards.flat_map(|s| s.metadata().row_groups()).flat_map(|g| g.columns()).filter(|c| c.crypto_metadata().is_some());
+    columns.filter_map(|c| c.column_path().parts().first().cloned()).collect()
+}
+
+/// The fits that look at columns whose values may not be shown, with those columns.
+fn withheld_fits(plan: &Plan, vault: &Vault) -> BTreeMap<String, String> {
+    let steps = plan.segments.iter().flat_map(|s| &s.steps);
+    let fits = steps.filter_map(|s| if let Step::Fit(fit) = &s.step { Some(fit) } else { None });
+    fits.filter(|fit| !vault.shows(&fit.column)).map(|fit| (fit.key.clone(), fit.column.clone())).collect()
+}
+
+/// Says what of encrypted columns will lie in the clear.
+fn warn_of_clear_text(sources: &Sources, plan: &Plan, vault: &Vault) {
+    let opened: Vec<&str> = vault.laid_open().collect();
+    if !opened.is_empty() {
+        let first = sources.keys().next().map_or("", String::as_str);
+        tracing::warn!(
+            source = first,
+            "encrypted in the source, stored in the clear by the sink (see `sink.encryption`): {}",
+            opened.join(", ")
+        );
     }
-    Ok(())
+    let columns: BTreeSet<String> = withheld_fits(plan, vault).into_values().collect();
+    if !columns.is_empty() {
+        let columns: Vec<String> = columns.into_iter().collect();
+        tracing::warn!(
+            "statistics of encrypted columns will stand in the manifest in the clear, for `feedline apply`: {}",
+            columns.join(", ")
+        );
+    }
 }
 
 /// The source that flows through the stages: the first.
@@ -267,20 +309,23 @@ pub async fn open_sources(
     base: &Path,
     left_out: &LeftOut,
     stage_in: Option<&Location>,
+    vault: &Vault,
     progress: &Progress,
 ) -> Result<Sources> {
     let mut sources = Sources::new();
     for (name, spec) in &loaded.pipeline.sources {
+        let keys = spec.decryption.as_ref().map_or_else(FileKeys::default, |d| FileKeys::of_source(d, base));
         let found = discover(name, spec, base, &loaded.pipeline.stores).await?;
         progress.begin(format!("open {name}"), 0, 0);
         let (mut shards, mut bad) = (Vec::new(), Vec::new());
         // Footers wait for the store; formats without one are read whole, by a thread each.
         let at_once = if found.iter().all(|f| f.format == Format::Parquet) { FOOTERS } else { loaded.pipeline.resources.threads.max(1) };
+        let keys = &keys;
         let opening = found.into_iter().map(|f| async move {
             let known = left_out.iter().find(|(s, p, _)| s == name && *p == f.path);
             let opened = match known {
                 Some((_, _, reason)) => Err(Error::input(reason)),
-                None => ingest::ingest(&f, spec, stage_in).await,
+                None => ingest::ingest(&f, spec, stage_in, keys, vault).await,
             };
             (f, opened)
         });
@@ -316,10 +361,16 @@ pub fn plan(loaded: &Loaded, sources: &Sources) -> Result<(Plan, BTreeMap<String
     let sides: BTreeMap<String, Side> = sides.collect();
     let stages: Vec<Lowered<'_>> =
         loaded.stages.iter().map(|s| Lowered { label: &s.label, pointer: &s.pointer, stage: s.stage.as_ref() }).collect();
-    match lower(&stages, &main.schema, &sides, loaded.pipeline.seed) {
-        Ok(plan) => Ok((plan, sides)),
-        Err(mistakes) => Err(loaded.source.errors(mistakes).into()),
+    let plan = match lower(&stages, &main.schema, &sides, loaded.pipeline.seed) {
+        Ok(plan) => plan,
+        Err(mistakes) => return Err(loaded.source.errors(mistakes).into()),
+    };
+    let mut mistakes = loaded.pipeline.sink.encryption.as_ref().map_or(Ok(Vec::new()), |e| unknown_columns(e, &plan.output))?;
+    for source in sources.values() {
+        let keys = loaded.pipeline.sources.get(&source.name).and_then(|s| s.decryption.as_ref());
+        mistakes.extend(keys.map_or_else(Vec::new, |keys| unknown_keys(source, keys)));
     }
+    if mistakes.is_empty() { Ok((plan, sides)) } else { Err(loaded.source.errors(mistakes).into()) }
 }
 
 /// Small sides are read into memory for lookups; all of them become tables of the session.
@@ -359,6 +410,7 @@ pub fn idle(source: &Arc<Source>, resources: &Resources, staging: Location) -> L
         batch_rows: resources.batch_rows.max(1),
         threads: resources.threads.max(1),
         progress: Arc::default(),
+        vault: Arc::default(),
         damaged: Arc::default(),
     }
 }

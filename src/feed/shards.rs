@@ -1,6 +1,6 @@
 //! The split's shards: footers, and the bytes of one row group's columns, from a disk or an object store.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +14,11 @@ use bytes::buf::Buf;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::metadata::FooterTail;
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::order::RowGroup;
+use crate::crypt::{FileKeys, wanted};
 use crate::dataset::Manifest;
 use crate::error::{Error, Kind, Result};
 use crate::storage::Location;
@@ -33,9 +34,17 @@ const GAP: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Shards {
     shards: Vec<Shard>,
-    footers: Mutex<VecDeque<(u32, ArrowReaderMetadata)>>,
+    footers: Mutex<VecDeque<(u32, Footer)>>,
+    keys: FileKeys,
     /// Only where the dataset is not on this machine's disk.
     io: Option<tokio::runtime::Handle>,
+}
+
+/// A footer, and the columns for which there is no key, with the reason.
+#[derive(Debug, Clone)]
+struct Footer {
+    reader: ArrowReaderMetadata,
+    locked: Arc<BTreeMap<String, String>>,
 }
 
 #[derive(Debug)]
@@ -60,7 +69,7 @@ impl Shards {
             .shards_of(split)
             .map(|s| Shard { path: s.path.clone(), at: root.child(&s.path), bytes: s.bytes, row_groups: s.row_groups.clone() })
             .collect();
-        Self { shards, footers: Mutex::default(), io }
+        Self { shards, footers: Mutex::default(), keys: FileKeys::of_version(manifest), io }
     }
 
     /// Every row group of the split, in the order as written.
@@ -78,7 +87,7 @@ impl Shards {
     /// The columns, as the first shard that has rows knows them; `None` where the split has no rows. Reads one footer.
     pub fn schema(&self) -> Result<Option<SchemaRef>> {
         let Some(first) = self.shards.iter().position(|s| s.row_groups.iter().any(|&r| r > 0)) else { return Ok(None) };
-        Ok(Some(self.footer(first as u32)?.schema().clone()))
+        Ok(Some(self.footer(first as u32)?.reader.schema().clone()))
     }
 
     /// The place of a row group, for errors.
@@ -93,7 +102,11 @@ impl Shards {
 
     fn load_here(&self, group: &RowGroup, columns: &[&str]) -> Result<Loaded> {
         let start = Instant::now();
-        let footer = self.footer(group.shard)?;
+        let Footer { reader: footer, locked } = self.footer(group.shard)?;
+        let lacking = wanted(&locked, columns);
+        if !lacking.is_empty() {
+            return Err(self.keys.lacking(lacking));
+        }
         let shard = &self.shards[group.shard as usize];
         let mask = projection(&footer, columns)?;
         let chunks = footer.metadata().row_group(group.group as usize).columns();
@@ -124,14 +137,14 @@ impl Shards {
         Ok(Loaded { batch, bytes_read, reading: read - start, decoding: read.elapsed() })
     }
 
-    fn footer(&self, shard: u32) -> Result<ArrowReaderMetadata> {
-        let kept = |f: &VecDeque<(u32, ArrowReaderMetadata)>| f.iter().find(|(s, _)| *s == shard).map(|(_, m)| m.clone());
+    fn footer(&self, shard: u32) -> Result<Footer> {
+        let kept = |f: &VecDeque<(u32, Footer)>| f.iter().find(|(s, _)| *s == shard).map(|(_, m)| m.clone());
         if let Some(found) = kept(&self.footers.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(found);
         }
         let s = &self.shards[shard as usize];
         let footer = self.read_footer(s).map_err(|e| e.at(s.path.clone()))?;
-        let have: Vec<u64> = footer.metadata().row_groups().iter().map(|g| g.num_rows().max(0) as u64).collect();
+        let have: Vec<u64> = footer.reader.metadata().row_groups().iter().map(|g| g.num_rows().max(0) as u64).collect();
         if have != s.row_groups {
             return Err(changed("its row groups are not those of the manifest".to_owned()).at(s.path.clone()));
         }
@@ -146,22 +159,26 @@ impl Shards {
     }
 
     /// Reads the end of a shard, and once more where the footer is longer than that.
-    fn read_footer(&self, shard: &Shard) -> Result<ArrowReaderMetadata> {
+    fn read_footer(&self, shard: &Shard) -> Result<Footer> {
         let size = match self.io {
             None => open(shard)?.metadata()?.len(),
             Some(_) => shard.bytes,
         };
-        let mut parser = ParquetMetaDataReader::new();
         let mut tail = FOOTER_BYTES.min(size);
         loop {
             let bytes = self.fetch(shard, std::slice::from_ref(&(size - tail..size)))?.parts.pop().map(|(_, b)| b).unwrap_or_default();
-            match parser.try_parse_sized(&bytes, size) {
-                Ok(()) => break,
-                Err(ParquetError::NeedMoreData(needed)) if needed as u64 > tail && needed as u64 <= size => tail = needed as u64,
-                Err(e) => return Err(e.into()),
+            let end = bytes.last_chunk::<8>().ok_or_else(|| changed("it is too short".to_owned()))?;
+            let needed = FooterTail::try_new(end)?.metadata_length() as u64 + 8;
+            if needed > size {
+                return Err(changed("its footer would be longer than the file".to_owned()));
             }
+            if needed <= tail {
+                let opened = self.keys.decode(&bytes.slice((tail - needed) as usize..))?;
+                let reader = ArrowReaderMetadata::try_new(Arc::new(opened.metadata), ArrowReaderOptions::new())?;
+                return Ok(Footer { reader, locked: Arc::new(opened.locked) });
+            }
+            tail = needed;
         }
-        Ok(ArrowReaderMetadata::try_new(Arc::new(parser.finish()?), ArrowReaderOptions::new())?)
     }
 
     fn fetch(&self, shard: &Shard, ranges: &[Range<u64>]) -> Result<Fetched> {

@@ -17,3 +17,4 @@ pub mod leakage;
 pub mod profile;
 pub mod report;
 pub mod text;
+pub mod withheld;

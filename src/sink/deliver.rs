@@ -85,8 +85,8 @@ pub async fn deliver(d: Delivery, accounts: &Accounts) -> Result<Vec<Delivered>>
     let names = d.output.fields().iter().map(|f| f.name().clone());
     let prefix = Prefix::new(&d.live.segment, upto, names, &[]);
     let program = Program::bind(&d.live.segment, &prefix, &d.live.fits)?;
-    let options = ShardOptions::new(&d.output, &d.sink)?;
-    let rejected = d.quarantine.as_ref().map(|_| ShardOptions::new(&rejected_schema(&d.live), &d.sink)).transpose()?;
+    let options = ShardOptions::new(&d.output, &d.sink)?.encrypted(d.live.vault.of_shards(&d.output)?);
+    let rejected = d.quarantine.as_ref().map(|_| rejected_options(&d.live, &d.sink)).transpose()?;
     let mut fields: Vec<Field> = d.output.fields().iter().map(|f| f.as_ref().clone()).collect();
     if !d.live.segment.splits.is_empty() {
         fields.push(split_field());
@@ -142,7 +142,7 @@ impl Job {
         let quarantine = reader.await??;
         let (shards, profile) = written?;
         if let Some(profile) = &profile {
-            self.profile_of(&seal).write(postcard::to_stdvec(profile)?).await?;
+            self.profile_of(&seal).write(self.d.live.vault.seal(postcard::to_stdvec(profile)?)?).await?;
         }
         let delivered = Delivered { shards, quarantine, profile };
         record.write(serde_json::to_vec(&delivered)?).await?;
@@ -159,7 +159,7 @@ impl Job {
         let Ok(mut done) = serde_json::from_slice::<Delivered>(&bytes) else { return Ok(None) };
         if self.d.profile != Profile::Off {
             let Some(bytes) = self.profile_of(seal).read().await? else { return Ok(None) };
-            done.profile = Some(postcard::from_bytes(&bytes)?);
+            done.profile = Some(postcard::from_bytes(&self.d.live.vault.unseal(&bytes)?)?);
         }
         for (path, size) in done.shards.iter().map(|s| (&s.path, Some(s.bytes))).chain(done.quarantine.iter().map(|q| (&q.path, None))) {
             match self.d.root.child(path).head().await? {
@@ -301,9 +301,18 @@ impl SplitWriter {
         let Some((path, writer)) = self.open.take() else { return Ok(()) };
         let w = writer.finish().await?;
         tracing::debug!(path, rows = w.rows, bytes = w.bytes, "shard written");
-        let (rows, bytes, sha256, row_groups, min_max) = (w.rows, w.bytes, w.sha256, w.row_groups, w.min_max);
-        debug_assert!(rows <= job.shard_rows);
-        self.done.push(Shard { path, split: self.name.clone(), rows, bytes, sha256, row_groups, min_max });
+        debug_assert!(w.rows <= job.shard_rows);
+        let min_max = w.min_max.into_iter().filter(|(column, _)| job.d.live.vault.shows(column)).collect();
+        self.done.push(Shard {
+            path,
+            split: self.name.clone(),
+            rows: w.rows,
+            bytes: w.bytes,
+            sha256: w.sha256,
+            rows_sha256: w.rows_sha256,
+            row_groups: w.row_groups,
+            min_max,
+        });
         Ok(())
     }
 }
@@ -327,9 +336,14 @@ fn rejected_schema(live: &Live) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
+fn rejected_options(live: &Live, sink: &SinkSpec) -> Result<ShardOptions> {
+    let schema = rejected_schema(live);
+    Ok(ShardOptions::new(&schema, sink)?.encrypted(live.vault.of_rejected(&schema)?))
+}
+
 /// Keeps the rejected rows of a segment that is not delivered itself, because its rows go through a reshape.
 pub async fn keep_rejected(live: &Live, root: &Location, folder: &str, sink: &SinkSpec, seal: &str) -> Result<Vec<QuarantineShard>> {
-    let options = ShardOptions::new(&rejected_schema(live), sink)?;
+    let options = rejected_options(live, sink)?;
     let keys: Vec<String> = live.units.iter().map(Unit::key).collect();
     let seal = hash_json(&serde_json::json!([seal, "reshaped", keys]));
     let mut quarantine = Quarantine::new(root, folder, &options, &seal);

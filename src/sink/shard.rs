@@ -17,12 +17,14 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::arrow::{AsyncArrowWriter, add_encoded_arrow_schema_to_metadata, parquet_to_arrow_schema};
 use parquet::basic::ZstdLevel;
+use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
+use crate::crypt::RowsHash;
 use crate::error::{Error, Result};
 use crate::spec::pipeline::{Compression, SinkSpec};
 use crate::storage::Location;
@@ -38,6 +40,7 @@ pub struct ShardOptions {
     schema: SchemaRef,
     properties: WriterProperties,
     write_rows: usize,
+    hash_rows: bool,
 }
 
 impl ShardOptions {
@@ -58,7 +61,16 @@ impl ShardOptions {
         add_encoded_arrow_schema_to_metadata(&plain(schema), &mut properties);
         // The writer cuts a batch at row groups by recursion, so a batch must not hold many of them.
         let write_rows = WRITE_ROWS.min(sink.row_group_rows.max(1));
-        Ok(Self { schema: schema.clone(), properties, write_rows })
+        Ok(Self { schema: schema.clone(), properties, write_rows, hash_rows: false })
+    }
+
+    /// The same, encrypted where that is asked for. Rows are then hashed too: nonces make the bytes of a file differ from run to run.
+    pub fn encrypted(mut self, how: Option<Arc<FileEncryptionProperties>>) -> Self {
+        if let Some(how) = how {
+            self.properties = self.properties.into_builder().with_file_encryption_properties(how).build();
+            self.hash_rows = true;
+        }
+        self
     }
 
     /// The columns.
@@ -85,6 +97,7 @@ pub struct ShardWriter {
     writer: AsyncArrowWriter<Hashed>,
     coalescer: BatchCoalescer,
     hash: Arc<Mutex<(Sha256, u64)>>,
+    row_hash: Option<RowsHash>,
     schema: SchemaRef,
     at: Location,
     rows: u64,
@@ -99,6 +112,8 @@ pub struct Written {
     pub bytes: u64,
     /// SHA-256, in hex.
     pub sha256: String,
+    /// SHA-256 of the rows, in hex, where the file is encrypted: see [`RowsHash`].
+    pub rows_sha256: Option<String>,
     /// Rows of each row group.
     pub row_groups: Vec<u64>,
     /// Smallest and largest value by column.
@@ -113,7 +128,8 @@ impl ShardWriter {
         let arrow = ArrowWriterOptions::new().with_properties(options.properties.clone()).with_skip_arrow_metadata(true);
         let writer = AsyncArrowWriter::try_new_with_options(sink, options.schema.clone(), arrow)?;
         let coalescer = BatchCoalescer::new(options.schema.clone(), options.write_rows);
-        Ok(Self { writer, coalescer, hash, schema: options.schema.clone(), at, rows: 0 })
+        let row_hash = options.hash_rows.then(|| RowsHash::new(&options.schema)).transpose()?;
+        Ok(Self { writer, coalescer, hash, row_hash, schema: options.schema.clone(), at, rows: 0 })
     }
 
     /// Rows so far.
@@ -130,6 +146,9 @@ impl ShardWriter {
 
     async fn drain(&mut self) -> Result<()> {
         while let Some(ready) = self.coalescer.next_completed_batch() {
+            if let Some(hash) = &mut self.row_hash {
+                hash.update(&ready)?;
+            }
             self.writer.write(&ready).await.map_err(|e| self.failed(e))?;
         }
         Ok(())
@@ -149,6 +168,7 @@ impl ShardWriter {
             rows: self.rows,
             bytes,
             sha256: hex::encode(hash.finalize()),
+            rows_sha256: self.row_hash.take().map(RowsHash::finish),
             row_groups: metadata.row_groups().iter().map(|g| g.num_rows().max(0) as u64).collect(),
             min_max: min_max(&self.schema, &metadata),
         })

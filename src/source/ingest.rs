@@ -33,6 +33,7 @@ use serde_json::json;
 
 use super::discover::Found;
 use super::open::{Shard, open_shard};
+use crate::crypt::{FileKeys, Vault};
 use crate::dataset::manifest::hash_json;
 use crate::error::{Error, Result, nearest};
 use crate::spec::pipeline::{ColumnType, Format, SourceSpec};
@@ -51,7 +52,7 @@ const FORMAT: &str = "feedline-ingest/v1";
 
 /// Reads a shard without a footer into Parquet, or takes up what an earlier run read, and opens that.
 ///
-/// With a dataset's root the rows go to its staging. The shard's `fingerprint` is then the SHA-256 of the file's stored bytes, `rejected` has the
+/// With a dataset's root the rows go to its staging, encrypted where the vault says so. The shard's `fingerprint` is then the SHA-256 of the file's stored bytes, `rejected` has the
 /// reasons with their counts, and `rejected_lines` the file with the lines: `_stage`, `_reason`, `_shard`, `_shard_row` (the line's number
 /// in the unpacked text, from 1) and `_line` (its first 4,096 characters). Without one only the first 1,000 records are read, to know the columns;
 /// `fingerprint` then stands for path, size and stamp.
@@ -59,11 +60,11 @@ const FORMAT: &str = "feedline-ingest/v1";
 /// # Errors
 /// `Input` where the file as a whole cannot be read (empty, cut short, not of its format), `Spec` where the spec's `columns` or `delimiter` do not
 /// fit, `Storage` where a store fails.
-pub async fn ingest(found: &Found, spec: &SourceSpec, dataset: Option<&Location>) -> Result<Shard> {
+pub async fn ingest(found: &Found, spec: &SourceSpec, dataset: Option<&Location>, keys: &FileKeys, vault: &Vault) -> Result<Shard> {
     let place = found.location.display();
     match (found.format, dataset) {
-        (Format::Parquet, _) => open_shard(found).await,
-        (_, Some(root)) => staged(found, spec, root).await.map_err(|e| e.at(place)),
+        (Format::Parquet, _) => open_shard(found, keys).await,
+        (_, Some(root)) => staged(found, spec, root, vault).await.map_err(|e| e.at(place)),
         (_, None) => glance(found, spec).await.map_err(|e| e.at(place)),
     }
 }
@@ -76,8 +77,8 @@ struct Record {
     rejected: Vec<(String, u64)>,
 }
 
-async fn staged(found: &Found, spec: &SourceSpec, root: &Location) -> Result<Shard> {
-    let name = staged_name(found, spec)?;
+async fn staged(found: &Found, spec: &SourceSpec, root: &Location, vault: &Vault) -> Result<Shard> {
+    let name = staged_name(found, spec, vault)?;
     let folder = root.child("_feedline/staging/ingest");
     let rows = folder.child(&format!("{name}.parquet"));
     let lines = folder.child(&format!("{name}-lines.parquet"));
@@ -85,30 +86,34 @@ async fn staged(found: &Found, spec: &SourceSpec, root: &Location) -> Result<Sha
     let record = match taken_up(&record_at, &rows, &lines).await? {
         Some(record) => record,
         None => {
-            let done = convert(found, spec, None, &rows, &lines).await?;
+            let done = convert(found, spec, None, &rows, &lines, vault).await?;
             let fingerprint = done.digest.ok_or_else(|| Error::internal("a file was not read to its end"))?;
             let record = Record { format: FORMAT.to_owned(), fingerprint, rejected: done.rejected };
             record_at.write(serde_json::to_vec_pretty(&record)?).await?;
             record
         }
     };
-    open_staged(found, rows, record, lines).await
+    open_staged(found, rows, record, lines, vault).await
 }
 
 async fn glance(found: &Found, spec: &SourceSpec) -> Result<Shard> {
     let store = Arc::new(InMemory::new());
     let at = |name: &str| Location::of(store.clone(), name);
     let (rows, lines) = (at("rows.parquet"), at("lines.parquet"));
-    let done = convert(found, spec, Some(GLANCE), &rows, &lines).await?;
+    let done = convert(found, spec, Some(GLANCE), &rows, &lines, &Vault::default()).await?;
     let fingerprint = hash_json(&json!([found.path, found.bytes, found.stamp]));
     let record = Record { format: FORMAT.to_owned(), fingerprint, rejected: done.rejected };
-    open_staged(found, rows, record, lines).await
+    open_staged(found, rows, record, lines, &Vault::default()).await
 }
 
 /// The staged file's name: a hash of all that its rows depend on.
-fn staged_name(found: &Found, spec: &SourceSpec) -> Result<String> {
+fn staged_name(found: &Found, spec: &SourceSpec, vault: &Vault) -> Result<String> {
     let columns = serde_json::to_value(&spec.columns)?;
-    let mut hash = hash_json(&json!([found.path, found.bytes, found.stamp, found.format, columns, spec.delimiter, spec.header]));
+    let rows = json!([found.path, found.bytes, found.stamp, found.format, columns, spec.delimiter, spec.header]);
+    let mut hash = hash_json(&match vault.mark() {
+        Some(mark) => json!([rows, mark]),
+        None => rows,
+    });
     hash.truncate(20);
     Ok(hash)
 }
@@ -120,10 +125,10 @@ async fn taken_up(record: &Location, rows: &Location, lines: &Location) -> Resul
     Ok((record.format == FORMAT && whole).then_some(record))
 }
 
-async fn open_staged(found: &Found, rows: Location, record: Record, lines: Location) -> Result<Shard> {
+async fn open_staged(found: &Found, rows: Location, record: Record, lines: Location, vault: &Vault) -> Result<Shard> {
     let stored = rows.head().await?.ok_or_else(|| Error::storage("the staged file vanished").at(rows.display()))?;
     let as_parquet = Found { location: rows, bytes: stored.size, e_tag: None, format: Format::Parquet, packed: None, ..found.clone() };
-    let mut shard = open_shard(&as_parquet).await?;
+    let mut shard = open_shard(&as_parquet, &vault.staging_keys()).await?;
     shard.bytes = found.bytes;
     shard.fingerprint = record.fingerprint;
     shard.rejected_lines = (!record.rejected.is_empty()).then_some(lines);
@@ -147,10 +152,10 @@ struct Done {
     rejected: Vec<(String, u64)>,
 }
 
-async fn convert(found: &Found, spec: &SourceSpec, limit: Option<u64>, rows: &Location, lines: &Location) -> Result<Done> {
+async fn convert(found: &Found, spec: &SourceSpec, limit: Option<u64>, rows: &Location, lines: &Location, vault: &Vault) -> Result<Done> {
     let job = Job { opener: Opener::new(found), columns: spec.columns.clone(), delimiter: delimiter(spec)?, header: spec.header, limit };
     let format = found.format;
-    let (out, pieces) = out::channel(&found.path);
+    let (out, pieces) = out::channel(&found.path, vault.of_staging()?);
     let reading = tokio::task::spawn_blocking(move || read(&job, format, out));
     let written = pieces.write(rows, lines).await;
     let read = reading.await.unwrap_or_else(|e| match e.is_panic() {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::ParquetMetaData;
 use sha2::{Digest, Sha256};
 
 use super::ahead::{fetch, unreachable};
 use super::discover::Found;
 use super::{UNIT_BYTES, UNIT_ROWS, types};
+use crate::crypt::{ENCRYPTED, FileKeys};
 use crate::error::{Error, Result};
 use crate::storage::Location;
 
@@ -84,14 +85,19 @@ impl Shard {
     }
 }
 
-/// Opens a Parquet shard by its footer.
-pub async fn open_shard(found: &Found) -> Result<Shard> {
+/// Opens a Parquet shard by its footer, with keys where it is encrypted.
+///
+/// # Errors
+/// `Key` where the keys do not open the footer and every column; see [`FileKeys::decode`].
+pub async fn open_shard(found: &Found, keys: &FileKeys) -> Result<Shard> {
     let at = found.location.display();
-    let footer = read_footer(found).await.map_err(|e| e.at(at.clone()))?;
-    let metadata = ParquetMetaDataReader::decode_metadata(&footer)
-        .map_err(|e| Error::input(format!("the Parquet footer cannot be read: {e}")).at(at.clone()))?;
-    let shard = shard_of(found, metadata, hex::encode(Sha256::digest(&footer))).map_err(|e| e.at(at))?;
-    Ok(shard)
+    let tail = read_footer(found).await.map_err(|e| e.at(at.clone()))?;
+    let fingerprint = hex::encode(Sha256::digest(&tail[..tail.len() - 8]));
+    let opened = keys.decode(&tail).map_err(|e| e.at(at.clone()))?;
+    if !opened.locked.is_empty() {
+        return Err(keys.lacking(&opened.locked).at(at));
+    }
+    shard_of(found, opened.metadata, fingerprint).map_err(|e| e.at(at))
 }
 
 fn shard_of(found: &Found, metadata: ParquetMetaData, fingerprint: String) -> Result<Shard> {
@@ -121,15 +127,16 @@ fn shard_of(found: &Found, metadata: ParquetMetaData, fingerprint: String) -> Re
     })
 }
 
-/// The footer's bytes: one request where it fits the tail, two otherwise.
+/// The file's end from the footer's first byte on: one request where it fits the tail, two otherwise.
 async fn read_footer(found: &Found) -> Result<Bytes> {
     if found.bytes < 12 {
         return Err(Error::input(format!("not a Parquet file: only {} bytes long", found.bytes)));
     }
     let tail = range(found, found.bytes.saturating_sub(TAIL)..found.bytes).await?;
     let end: &[u8] = &tail[tail.len() - 8..];
-    if &end[4..] != b"PAR1" {
-        let truncated = range(found, 0..4).await.is_ok_and(|b| b.as_ref() == b"PAR1");
+    let is_magic = |bytes: &[u8]| bytes == b"PAR1" || bytes == ENCRYPTED;
+    if !is_magic(&end[4..]) {
+        let truncated = range(found, 0..4).await.is_ok_and(|b| is_magic(&b));
         let message = if truncated {
             "the Parquet file is cut short: its footer is missing"
         } else {
@@ -144,9 +151,9 @@ async fn read_footer(found: &Found) -> Result<Bytes> {
     let begin = found.bytes - 8 - length;
     if length + 8 <= tail.len() as u64 {
         let from = tail.len() - 8 - length as usize;
-        return Ok(tail.slice(from..tail.len() - 8));
+        return Ok(tail.slice(from..));
     }
-    range(found, begin..found.bytes - 8).await
+    range(found, begin..found.bytes).await
 }
 
 async fn range(found: &Found, range: Range<u64>) -> Result<Bytes> {

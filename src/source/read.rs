@@ -1,11 +1,12 @@
 //! Reading a unit: batches of the columns asked for, in the source's types, in row order.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
@@ -60,7 +61,7 @@ impl UnitReader {
 
     /// The next batch, with the number of its first row in the unit.
     pub async fn next(&mut self) -> Result<Option<(u32, RecordBatch)>> {
-        let batch = match self.stream.next().await {
+        let batch = match self.decoded().await {
             None if self.row == self.unit.rows => return unchanged(&self.unit.shard).await.map(|()| None),
             None => return Err(self.broken(format!("{} rows, but its footer says {}", self.row, self.unit.rows))),
             Some(Err(ParquetError::External(e))) if e.is::<object_store::Error>() => return Err(self.unreachable(e)),
@@ -74,6 +75,12 @@ impl UnitReader {
         let arrays = arrays.collect::<Result<Vec<_>>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(Some((first, RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?)))
+    }
+
+    /// What comes next. Decryption trusts the lengths in a damaged file: what it makes of them is damage, no fault of the program.
+    async fn decoded(&mut self) -> Option<Result<RecordBatch, ParquetError>> {
+        let next = AssertUnwindSafe(self.stream.next()).catch_unwind().await;
+        next.unwrap_or_else(|_| Some(Err(ParquetError::General("its lengths contradict each other".to_owned()))))
     }
 
     fn column(&self, from: &Column, field: &Field, batch: &RecordBatch) -> Result<ArrayRef> {

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::Pipeline;
 
-/// The part of a resolved spec that shapes the data, for the spec's hash: the sources in order without their URIs and `on_bad_shard`, the
+/// The part of a resolved spec that shapes the data, for the spec's hash: the sources in order without their URIs, keys and `on_bad_shard`, the
 /// stages with their options as given, the sink without its URI, and the seed. Two specs with equal canonical values make the same dataset
 /// from the same input.
 ///
@@ -20,16 +20,21 @@ pub fn canonical(pipeline: &Pipeline) -> Json {
         })
         .collect();
     let sink = &pipeline.sink;
+    let mut written = json!({
+        "shard_bytes": sink.shard_bytes.as_u64(),
+        "compression": sink.compression,
+        "compression_level": sink.compression_level,
+        "row_group_rows": sink.row_group_rows,
+    });
+    if let Some(e) = &sink.encryption {
+        let columns: Vec<Json> = e.column_keys.iter().map(|(c, k)| json!([c, k])).collect();
+        written["encryption"] = json!({ "footer_key": e.footer_key, "column_keys": columns, "plaintext_footer": e.plaintext_footer });
+    }
     json!({
         "format": "feedline-spec/v1",
         "sources": sources,
         "stages": pipeline.stages.iter().map(stage).collect::<Vec<_>>(),
-        "sink": {
-            "shard_bytes": sink.shard_bytes.as_u64(),
-            "compression": sink.compression,
-            "compression_level": sink.compression_level,
-            "row_group_rows": sink.row_group_rows,
-        },
+        "sink": written,
         "seed": pipeline.seed,
     })
 }

@@ -13,6 +13,7 @@ mod check;
 mod overrides;
 pub mod pipeline;
 mod schema;
+mod secrets;
 mod semantic;
 mod source;
 pub mod stores;
@@ -31,7 +32,8 @@ use crate::error::{Mistake, nearest};
 use crate::stages::{REGISTRY, Stage, StageDef};
 use check::Checker;
 use schema::Schemas;
-use tree::{Budget, Flaw, Node, Place, Value, join};
+pub(crate) use tree::join;
+use tree::{Budget, Flaw, Node, Place, Value};
 
 /// A spec that is right as far as it can be known without data.
 #[derive(Debug)]
@@ -110,6 +112,7 @@ pub(crate) fn load_with(
     if let Some(env) = env {
         variables::resolve(&mut root, env, &mut budget, &mut flaws);
     }
+    secrets::refuse(&mut root, &mut source, &mut flaws);
     let schemas = schema::schemas(registry);
     let (stages, mut mistakes) = check_all(registry, &schemas, &mut root);
     source.index(&root);

@@ -83,6 +83,45 @@ pub struct SourceSpec {
     /// CSV only: whether the first line names the columns.
     #[serde(default = "yes")]
     pub header: bool,
+    /// Parquet only: the keys of encrypted shards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decryption: Option<DecryptionSpec>,
+}
+
+/// Where a key lies: `env:NAME` (an environment variable) or `file:path`. Never the key itself. What lies there is a key of 16 or 32 bytes
+/// (AES-128, AES-256) in hex, in base64, or as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct KeyRef(#[schemars(regex(pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"))] pub String);
+
+/// The keys with which a source's encrypted shards are read (Parquet modular encryption). Shards that are not encrypted are read as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecryptionSpec {
+    /// Where the footer key lies: `env:NAME` or `file:path`. Files with a plaintext footer and keys for each encrypted column do without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footer_key: Option<KeyRef>,
+    /// Columns that have keys of their own, and where those lie. A column of structs or lists stands for all that is in it; one of its
+    /// parts is named by its path in the Parquet schema, such as `address.street`.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub column_keys: IndexMap<String, KeyRef>,
+    /// The AAD prefix with which the files were written, where they do not store it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aad_prefix: Option<String>,
+}
+
+/// How the dataset is encrypted (Parquet modular encryption, AES-GCM). With a footer key alone every column is encrypted under it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptionSpec {
+    /// Where the footer key lies: `env:NAME` or `file:path`.
+    pub footer_key: KeyRef,
+    /// Columns that have keys of their own, and where those lie. Where there are any, all other columns are **not** encrypted.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub column_keys: IndexMap<String, KeyRef>,
+    /// Leave footers readable, signed with the footer key: readers without keys see the schema and the columns that are not encrypted.
+    #[serde(default)]
+    pub plaintext_footer: bool,
 }
 
 /// A column's type as a spec writes it.
@@ -167,6 +206,9 @@ pub struct SinkSpec {
     #[serde(default = "default_row_group_rows")]
     #[schemars(range(min = 1))]
     pub row_group_rows: usize,
+    /// Encrypt the dataset: its shards, rejected rows and everything in staging.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<EncryptionSpec>,
 }
 
 /// Parquet compression of the shards.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use globset::GlobBuilder;
 
 use super::Pipeline;
+use super::pipeline::Format;
 use super::tree::join;
 use crate::error::{Mistake, nearest};
 use crate::storage::uri;
@@ -43,6 +44,15 @@ fn check_names(pipeline: &Pipeline, out: &mut Vec<Mistake>) {
         if let Some(d) = source.delimiter.filter(|d| !d.is_ascii() || matches!(d, '\n' | '\r' | '"')) {
             let place = join(&join("/sources", name), "delimiter");
             out.push(Mistake::new(place, format!("{d:?} cannot stand between fields")).help("use one ASCII character, such as `;`"));
+        }
+        if let Some(keys) = &source.decryption {
+            let place = join(&join("/sources", name), "decryption");
+            if source.format.is_some_and(|f| f != Format::Parquet) {
+                out.push(Mistake::new(&place, "only Parquet shards have encryption of their own").help("leave `decryption` out"));
+            }
+            if keys.footer_key.is_none() && keys.column_keys.is_empty() {
+                out.push(Mistake::new(&place, "no key is named").help("name one, for example `footer_key: env:FOOTER_KEY`"));
+            }
         }
     }
 }

@@ -50,6 +50,16 @@ impl SpecSource {
         texts.len() - 1
     }
 
+    /// Writes asterisks over a place, so that no message ever shows what stands there.
+    pub(crate) fn mask(&mut self, place: Place) {
+        let Some(text) = Arc::make_mut(&mut self.texts).get_mut(place.text) else { return };
+        let end = place.end.min(text.content.len());
+        if let Some(written) = text.content.get(place.start..end) {
+            let stars: String = written.chars().flat_map(|c| if c == '\n' { vec!['\n'] } else { vec!['*'; c.len_utf8()] }).collect();
+            text.content.replace_range(place.start..end, &stars);
+        }
+    }
+
     /// Remembers where each key and value of a tree was written.
     pub(crate) fn index(&mut self, root: &Node) {
         let mut places = HashMap::new();

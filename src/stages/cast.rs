@@ -278,7 +278,8 @@ impl RowTest for Fitting {
 
 fn stopped(casting: &Casting, from: &ArrayRef, batch: &RecordBatch, row: usize) -> Error {
     let value: String = array_value_to_string(from, row).unwrap_or_default().chars().take(80).collect();
-    let e = Error::input(format!("{}: the value is `{value}`", casting.failure()))
+    let e = Error::input(casting.failure())
+        .of_value(format!("the value is `{value}`"))
         .hint("say `on_fail: null` or `on_fail: reject`, or give a `format`, or clean the column before");
     match batch.column_by_name(ROW).and_then(|ids| ids.as_primitive_opt::<UInt64Type>()) {
         Some(ids) => e.at_row(ids.value(row)),

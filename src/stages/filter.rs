@@ -140,7 +140,8 @@ impl RowTest for Bound {
 
 /// A predicate that fails does so because of a value: `'x'::int`, a division by zero.
 fn failed(e: DataFusionError) -> Error {
-    Error::input(format!("the predicate of `filter` fails on a row: {}", e.strip_backtrace()))
+    Error::input("the predicate of `filter` fails on a row")
+        .of_value(e.strip_backtrace())
         .hint("guard it: `try_cast(…)`, or `case when … then … end`")
 }
 

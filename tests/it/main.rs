@@ -5,6 +5,7 @@
 
 mod apply;
 mod contract;
+mod encryption;
 mod formats;
 mod kill;
 mod outages;

@@ -230,7 +230,7 @@ fn stages_that_meet_data_they_cannot_work_on_name_stage_and_remedy() {
     bench.parquet("side/a.parquet", &with(0, "k", Arc::new(Int64Array::from(vec![0; 100]))));
     let cases: [(&str, &[&str]); 5] = [
         (&balance, &["column `one` has only one class", "balance"]),
-        ("{ join: { with: side, on: [k] } }", &["source `side` has several rows with k = 0", "stage `join`", "many: first"]),
+        ("{ join: { with: side, on: [k] } }", &["source `side` has several rows with one key: k = 0", "stage `join`", "many: first"]),
         ("{ filter: name > 5 }", &["fails on a row", "stage `filter`, in `a.parquet` of source `s`", "try_cast"]),
         ("{ filter: 1 / (id - id) > 0 }", &["Divide by zero", "stage `filter`"]),
         ("{ cast: { columns: { name: int32 } } }", &["cannot cast name to int32", "row 0", "a.parquet", "on_fail"]),

@@ -9,6 +9,7 @@ use object_store::buffered::BufWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{AsyncArrowWriter, add_encoded_arrow_schema_to_metadata};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use tokio::sync::mpsc;
@@ -44,12 +45,18 @@ pub(super) struct Out {
 }
 
 /// The writer's end.
-pub(super) struct Pieces(mpsc::Receiver<Piece>);
+pub(super) struct Pieces {
+    from: mpsc::Receiver<Piece>,
+    encryption: Encryption,
+}
+
+/// How files are encrypted, where they are.
+type Encryption = Option<Arc<FileEncryptionProperties>>;
 
 /// A channel from a format's reader to the store, for the shard of this path.
-pub(super) fn channel(shard: &str) -> (Out, Pieces) {
+pub(super) fn channel(shard: &str, encryption: Encryption) -> (Out, Pieces) {
     let (to, from) = mpsc::channel(AHEAD);
-    (Out { to, shard: shard.to_owned(), reasons: IndexMap::new(), lines: Vec::new() }, Pieces(from))
+    (Out { to, shard: shard.to_owned(), reasons: IndexMap::new(), lines: Vec::new() }, Pieces { from, encryption })
 }
 
 impl Out {
@@ -121,14 +128,14 @@ impl Pieces {
     /// Writes all that comes: rows to one file, rejected lines to another, which is there only where there are any.
     pub(super) async fn write(mut self, rows: &Location, lines: &Location) -> Result<()> {
         let (mut to_rows, mut to_lines) = (None, None);
-        while let Some(piece) = self.0.recv().await {
+        while let Some(piece) = self.from.recv().await {
             match (piece, &mut to_rows) {
-                (Piece::Columns(schema), to) => *to = Some(File::begin(rows, &schema)?),
+                (Piece::Columns(schema), to) => *to = Some(File::begin(rows, &schema, &self.encryption)?),
                 (Piece::Rows { batch, bytes }, Some(to)) => to.write(&batch, bytes).await?,
                 (Piece::Rows { .. }, None) => return Err(Error::internal("rows came before their columns")),
                 (Piece::Rejected(batch), _) => {
                     if to_lines.is_none() {
-                        to_lines = Some(File::begin(lines, &line_columns())?);
+                        to_lines = Some(File::begin(lines, &line_columns(), &self.encryption)?);
                     }
                     if let Some(to) = &mut to_lines {
                         to.write(&batch, 0).await?;
@@ -152,12 +159,16 @@ struct File {
 }
 
 impl File {
-    fn begin(at: &Location, schema: &SchemaRef) -> Result<Self> {
-        let mut properties = WriterProperties::builder()
+    fn begin(at: &Location, schema: &SchemaRef, encryption: &Encryption) -> Result<Self> {
+        let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
-            .set_created_by("feedline".to_owned())
-            .build();
+            .set_created_by("feedline".to_owned());
+        let properties = match encryption {
+            Some(encryption) => properties.with_file_encryption_properties(encryption.clone()),
+            None => properties,
+        };
+        let mut properties = properties.build();
         add_encoded_arrow_schema_to_metadata(&plain(schema), &mut properties);
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let to = BufWriter::new(at.store.clone(), at.path.clone());

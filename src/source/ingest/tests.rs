@@ -46,7 +46,7 @@ impl Case {
     }
 
     async fn try_stage(&self) -> Result<Shard> {
-        ingest(&self.found().await, &self.spec(), Some(&self.root())).await
+        ingest(&self.found().await, &self.spec(), Some(&self.root()), &FileKeys::default(), &Vault::default()).await
     }
 
     async fn stage(&self) -> Shard {
@@ -60,7 +60,7 @@ impl Case {
     }
 
     async fn glance(&self) -> Result<Shard> {
-        ingest(&self.found().await, &self.spec(), None).await
+        ingest(&self.found().await, &self.spec(), None, &FileKeys::default(), &Vault::default()).await
     }
 }
 
@@ -490,7 +490,8 @@ async fn packing_store_and_threads_do_not_change_a_byte() {
             let shard = case.stage().await;
             staged.push(shard.location.read().await.unwrap().unwrap());
             let found = in_memory(&case.name, bytes.clone()).await;
-            let again = ingest(&found, &case.spec(), Some(&Location::of(found.location.store.clone(), "d"))).await.unwrap();
+            let at = Location::of(found.location.store.clone(), "d");
+            let again = ingest(&found, &case.spec(), Some(&at), &FileKeys::default(), &Vault::default()).await.unwrap();
             assert_eq!((again.fingerprint, again.rejected), (shard.fingerprint, shard.rejected));
             staged.push(again.location.read().await.unwrap().unwrap());
         }
@@ -503,5 +504,5 @@ async fn a_missing_object_is_the_stores_error() {
     let mut found = in_memory("a.jsonl.gz", gz(b"{}")).await;
     found.location.path = "gone".into();
     let spec = Case::new("x", "").spec();
-    assert_eq!(ingest(&found, &spec, None).await.unwrap_err().kind(), Kind::Storage);
+    assert_eq!(ingest(&found, &spec, None, &FileKeys::default(), &Vault::default()).await.unwrap_err().kind(), Kind::Storage);
 }

@@ -145,7 +145,8 @@ fn has_null(keys: &[ArrayRef], row: usize) -> bool {
 /// The error that several rows of the side have one key.
 pub fn doubled(planned: &Planned, shown: &[String]) -> Error {
     let pairs: Vec<String> = planned.keys.iter().zip(shown).map(|(k, v)| format!("{} = {v}", k.right)).collect();
-    Error::input(format!("source `{}` has several rows with {}", planned.with, pairs.join(", ")))
+    Error::input(format!("source `{}` has several rows with one key", planned.with))
+        .of_value(pairs.join(", "))
         .hint("say `many: first` to take the first of them, or `many: all` for a row with each")
 }
 

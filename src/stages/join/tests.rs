@@ -135,7 +135,7 @@ fn several_rows_with_one_key_are_an_error_or_the_first_or_all() {
         let of =
             |many: &str, how: &str| joined(&flights(), &side, bytes, json!({"with": "planes", "on": "tail", "how": how, "many": many}));
         let e = of("error", "left").unwrap_err();
-        assert_eq!(e.message(), "source `planes` has several rows with tail = N1");
+        assert_eq!(e.message(), "source `planes` has several rows with one key: tail = N1");
         assert!(e.to_do().unwrap().contains("many: first"));
         assert_eq!(of("error", "semi").unwrap().num_rows(), 3, "whether there is a match is clear");
         assert_eq!(seats(&of("first", "left").unwrap()), [Some(1), Some(3), None, None, Some(1)]);
