@@ -5,6 +5,7 @@ pub mod seeds;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use feedline::crypt::{FileKeys, Vault};
 use feedline::dataset::Manifest;
 use feedline::dataset::diff::Diff;
 use feedline::feed::{FeedState, spec_of};
@@ -89,8 +90,8 @@ fn read(data: &[u8], name: &str, options: serde_json::Value) {
     let shard = RUNTIME.block_on(async {
         let found = discover("fuzz", &spec, folder).await?.remove(0);
         match found.format {
-            Format::Parquet => open_shard(&found).await,
-            _ => ingest(&found, &spec, None).await,
+            Format::Parquet => open_shard(&found, &FileKeys::default()).await,
+            _ => ingest(&found, &spec, None, &FileKeys::default(), &Vault::default()).await,
         }
     });
     match shard {
