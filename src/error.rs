@@ -66,6 +66,7 @@ struct Inner {
     message: String,
     place: Option<String>,
     hint: Option<String>,
+    passing: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -75,7 +76,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), place: None, hint: None, source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), place: None, hint: None, passing: false, source: None }))
     }
 
     /// The command line was used wrongly.
@@ -134,6 +135,17 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Says whether the same work may succeed a little later.
+    pub(crate) fn passing(mut self, passing: bool) -> Self {
+        self.0.passing = passing;
+        self
+    }
+
+    /// Whether the same work may succeed a little later: a store failed for a passing reason, and nobody below has tried again until time was up.
+    pub fn is_passing(&self) -> bool {
+        self.0.passing
     }
 
     /// What it means.
@@ -240,6 +252,7 @@ impl Error {
         let mut copy = Error::new(self.kind(), self.message());
         copy.0.place = self.0.place.clone();
         copy.0.hint = self.0.hint.clone();
+        copy.0.passing = self.0.passing;
         copy.0.source = self.0.source.as_ref().map(|s| s.to_string().into());
         copy
     }
@@ -265,6 +278,14 @@ impl From<arrow::error::ArrowError> for Error {
 
 impl From<parquet::errors::ParquetError> for Error {
     fn from(e: parquet::errors::ParquetError) -> Self {
+        // What a store says while Parquet is written travels as it is.
+        let e = match e {
+            parquet::errors::ParquetError::External(inner) => match crate::storage::stored(inner) {
+                Ok(store) => return store.into(),
+                Err(other) => parquet::errors::ParquetError::External(other),
+            },
+            other => other,
+        };
         let text = e.to_string();
         if is_disk_full(&text) { Error::engine(text, false) } else { Error::input(format!("cannot read Parquet: {text}")) }
     }

@@ -28,7 +28,7 @@ use crate::quality::profile::TableProfile;
 use crate::source::{Unit, UnitReader};
 use crate::spec::pipeline::{Profile, SinkSpec};
 use crate::stages::step::SPLIT;
-use crate::storage::Location;
+use crate::storage::{Location, again};
 
 /// Batches under way between a group's reader and its writer.
 const IN_FLIGHT: usize = 4;
@@ -95,7 +95,7 @@ pub async fn deliver(d: Delivery, accounts: &Accounts) -> Result<Vec<Delivered>>
     let job = Arc::new(Job { d, prefix, program, options, rejected, shard_rows, row_schema: Arc::new(Schema::new(fields)) });
     let work = groups.into_iter().map(|units| {
         let job = job.clone();
-        async move { tokio::spawn(async move { job.group(units).await }).await? }
+        async move { tokio::spawn(async move { again("delivery", || job.clone().group(units.clone())).await }).await? }
     });
     stream::iter(work).buffered(threads.max(1)).try_collect().await
 }
@@ -332,11 +332,14 @@ pub async fn keep_rejected(live: &Live, root: &Location, folder: &str, sink: &Si
     let options = ShardOptions::new(&rejected_schema(live), sink)?;
     let keys: Vec<String> = live.units.iter().map(Unit::key).collect();
     let seal = hash_json(&serde_json::json!([seal, "reshaped", keys]));
-    let mut quarantine = Quarantine::new(root, folder, &options, &seal);
-    for unit in live.units.iter() {
-        quarantine.keep(live, unit, &live.state(unit.id).await?).await?;
-    }
-    quarantine.finish().await
+    let keep = || async {
+        let mut quarantine = Quarantine::new(root, folder, &options, &seal);
+        for unit in live.units.iter() {
+            quarantine.keep(live, unit, &live.state(unit.id).await?).await?;
+        }
+        quarantine.finish().await
+    };
+    again("keeping rejected rows", keep).await
 }
 
 /// Keeps a group's rejected rows.

@@ -8,7 +8,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use sha2::{Digest, Sha256};
 
-use super::ahead::{fetch, unreachable};
+use super::ahead::{fetch, fetch_tagged, unreachable};
 use super::discover::Found;
 use super::{UNIT_BYTES, UNIT_ROWS, types};
 use crate::error::{Error, Result};
@@ -87,10 +87,11 @@ impl Shard {
 /// Opens a Parquet shard by its footer.
 pub async fn open_shard(found: &Found) -> Result<Shard> {
     let at = found.location.display();
-    let footer = read_footer(found).await.map_err(|e| e.at(at.clone()))?;
+    let (footer, e_tag) = read_footer(found).await.map_err(|e| e.at(at.clone()))?;
     let metadata = ParquetMetaDataReader::decode_metadata(&footer)
         .map_err(|e| Error::input(format!("the Parquet footer cannot be read: {e}")).at(at.clone()))?;
-    let shard = shard_of(found, metadata, hex::encode(Sha256::digest(&footer))).map_err(|e| e.at(at))?;
+    let mut shard = shard_of(found, metadata, hex::encode(Sha256::digest(&footer))).map_err(|e| e.at(at))?;
+    shard.e_tag = e_tag;
     Ok(shard)
 }
 
@@ -121,15 +122,18 @@ fn shard_of(found: &Found, metadata: ParquetMetaData, fingerprint: String) -> Re
     })
 }
 
-/// The footer's bytes: one request where it fits the tail, two otherwise.
-async fn read_footer(found: &Found) -> Result<Bytes> {
+/// The footer's bytes, and the object's ETag: one request where it fits the tail, two otherwise.
+async fn read_footer(found: &Found) -> Result<(Bytes, Option<String>)> {
     if found.bytes < 12 {
         return Err(Error::input(format!("not a Parquet file: only {} bytes long", found.bytes)));
     }
-    let tail = range(found, found.bytes.saturating_sub(TAIL)..found.bytes).await?;
+    // Not every listing has ETags; from here on the object is the one whose end was read.
+    let tail = found.bytes.saturating_sub(TAIL)..found.bytes;
+    let tail = fetch_tagged(&found.location, found.e_tag.as_deref(), tail).await.map_err(|e| unreachable(e, &found.location))?;
+    let (tail, e_tag) = (tail.0, found.e_tag.clone().or(tail.1));
     let end: &[u8] = &tail[tail.len() - 8..];
     if &end[4..] != b"PAR1" {
-        let truncated = range(found, 0..4).await.is_ok_and(|b| b.as_ref() == b"PAR1");
+        let truncated = range(found, &e_tag, 0..4).await.is_ok_and(|b| b.as_ref() == b"PAR1");
         let message = if truncated {
             "the Parquet file is cut short: its footer is missing"
         } else {
@@ -144,11 +148,11 @@ async fn read_footer(found: &Found) -> Result<Bytes> {
     let begin = found.bytes - 8 - length;
     if length + 8 <= tail.len() as u64 {
         let from = tail.len() - 8 - length as usize;
-        return Ok(tail.slice(from..tail.len() - 8));
+        return Ok((tail.slice(from..tail.len() - 8), e_tag));
     }
-    range(found, begin..found.bytes - 8).await
+    Ok((range(found, &e_tag, begin..found.bytes - 8).await?, e_tag))
 }
 
-async fn range(found: &Found, range: Range<u64>) -> Result<Bytes> {
-    fetch(&found.location, found.e_tag.as_deref(), range).await.map_err(|e| unreachable(e, &found.location))
+async fn range(found: &Found, e_tag: &Option<String>, range: Range<u64>) -> Result<Bytes> {
+    fetch(&found.location, e_tag.as_deref(), range).await.map_err(|e| unreachable(e, &found.location))
 }

@@ -19,6 +19,7 @@ mod io;
 mod profile;
 pub mod s3;
 pub mod steady;
+mod upload;
 pub mod uri;
 
 use std::collections::HashMap;
@@ -36,7 +37,9 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 
 use crate::error::{Error, Result};
 use crate::spec::stores::{StoreSpec, Stores};
+pub(crate) use failure::stored;
 use steady::{Limits, Steady};
+pub use upload::again;
 use uri::{Scheme, Target};
 pub use uri::{masked, redacted};
 
@@ -74,7 +77,11 @@ fn table<K>(of: &Table<K>) -> MutexGuard<'_, HashMap<K, Opened>> {
 
 /// Makes a store known to this process under `scheme://authority`: every URI that begins so is in it, whatever the scheme.
 pub fn register(root: &str, store: Arc<dyn ObjectStore>) {
-    let limits = limits(&StoreSpec { retry_s: 20, ..Default::default() });
+    register_with(root, store, Limits { deadline: Duration::from_secs(20), silence: Duration::from_secs(30) });
+}
+
+/// The same, with the patience that the store is met with.
+pub fn register_with(root: &str, store: Arc<dyn ObjectStore>, limits: Limits) {
     let store = Arc::new(Steady::new(store, limits));
     table(&REGISTERED).insert(root.trim_end_matches('/').to_owned(), Opened { store, bucket: None });
 }
@@ -248,15 +255,16 @@ fn open_store(scheme: Scheme, authority: &str, root: &str, base: &FsPath, stores
         Scheme::Memory => Arc::new(InMemory::new()),
     };
     let limited = Arc::new(LimitStore::new(store, spec.requests.max(1)));
-    let opened = Opened { store: Arc::new(Steady::new(limited, limits(&spec))), bucket };
+    let opened = Opened { store: Arc::new(Steady::new(limited, limits(scheme, &spec))), bucket };
     Ok(table(&OPEN).entry(key).or_insert(opened).clone())
 }
 
-fn limits(spec: &StoreSpec) -> Limits {
-    // The store's own client has a time-out for each request; this one is for what hangs below it, so it comes later.
+fn limits(scheme: Scheme, spec: &StoreSpec) -> Limits {
+    // Clients that speak HTTP have a time-out for each request and try again themselves; silence is what hangs below that, so it comes later.
+    let own = if matches!(scheme, Scheme::Hdfs | Scheme::Memory) { 0 } else { spec.retry_s };
     Limits {
         deadline: Duration::from_secs(spec.retry_s),
-        silence: Duration::from_secs(spec.timeout_s.saturating_mul(2).saturating_add(spec.retry_s)),
+        silence: Duration::from_secs(spec.timeout_s.saturating_mul(2).saturating_add(own)),
     }
 }
 
