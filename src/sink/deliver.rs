@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
+use datafusion::common::runtime::SpawnedTask;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -95,7 +96,8 @@ pub async fn deliver(d: Delivery, accounts: &Accounts) -> Result<Vec<Delivered>>
     let job = Arc::new(Job { d, prefix, program, options, rejected, shard_rows, row_schema: Arc::new(Schema::new(fields)) });
     let work = groups.into_iter().map(|units| {
         let job = job.clone();
-        async move { tokio::spawn(async move { again("delivery", || job.clone().group(units.clone())).await }).await? }
+        // One that fails ends the others: nobody writes on when the run is over.
+        async move { SpawnedTask::spawn(async move { again("delivery", || job.clone().group(units.clone())).await }).join().await? }
     });
     stream::iter(work).buffered(threads.max(1)).try_collect().await
 }
@@ -134,10 +136,10 @@ impl Job {
             return Ok(done);
         }
         let (send, receive) = mpsc::channel(IN_FLIGHT);
-        let reader = tokio::spawn(self.clone().read(units, seal.clone(), send));
+        let reader = SpawnedTask::spawn(self.clone().read(units, seal.clone(), send));
         let written = self.write(&seal, receive).await;
         // The reader's error is the cause where both fail: its end closes the channel.
-        let quarantine = reader.await??;
+        let quarantine = reader.join().await??;
         let (shards, profile) = written?;
         if let Some(profile) = &profile {
             self.profile_of(&seal).write(postcard::to_stdvec(profile)?).await?;

@@ -39,28 +39,26 @@ fn cause_passes(cause: &(dyn std::error::Error + 'static)) -> bool {
 /// A passing failure after which nobody tries again: time is up.
 #[derive(Debug)]
 struct GivenUp {
-    source: StoreError,
-    tries: u32,
+    source: Box<dyn std::error::Error + Send + Sync>,
     after: Duration,
 }
 
 impl std::fmt::Display for GivenUp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let times = if self.tries == 1 { "time" } else { "times" };
-        write!(f, "{} (tried {} {times} in {:.1} s)", self.source, self.tries, self.after.as_secs_f64())
+        write!(f, "{} (given up after {:.1} s)", chain(self.source.as_ref()), self.after.as_secs_f64())
     }
 }
 
 impl std::error::Error for GivenUp {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
+        Some(self.source.as_ref())
     }
 }
 
 /// Marks a failure as one that was tried again until time was up: it passes no more.
-pub(super) fn given_up(e: StoreError, tries: u32, after: Duration) -> StoreError {
+pub(super) fn given_up(e: StoreError, after: Duration) -> StoreError {
     match e {
-        StoreError::Generic { store, .. } => StoreError::Generic { store, source: GivenUp { source: e, tries, after }.into() },
+        StoreError::Generic { store, source } => StoreError::Generic { store, source: GivenUp { source, after }.into() },
         settled => settled,
     }
 }
@@ -131,6 +129,7 @@ fn s3_words(code: &str) -> Option<(&'static str, &'static str)> {
         "SlowDown" | "ServiceUnavailable" | "RequestLimitExceeded" | "TooManyRequests" => {
             ("S3 asks to slow down", "run again later, or lower `requests` in the spec's `stores`")
         }
+        "InternalError" => ("S3 failed inside", "run again later; finished work is kept"),
         "EntityTooLarge" => ("the object is too large for this store", "lower `shard_bytes` in the sink"),
         "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" => {
             ("the store is full", "free space there, then run again: finished work is kept")
@@ -256,6 +255,8 @@ fn plain(e: &StoreError, text: &str) -> Error {
             (format!("the object changed while it was used: {path}"), "run again once nobody writes there")
         }
         StoreError::AlreadyExists { path, .. } => (format!("already exists: {path}"), "another run wrote it; run again"),
+        // Without "Generic S3 error" before it.
+        StoreError::Generic { source, .. } => (super::uri::redacted_text(&chain(source.as_ref())), "run again; finished work is kept"),
         _ => (text.to_owned(), "run again; finished work is kept"),
     };
     Error::storage(message).hint(hint)

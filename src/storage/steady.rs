@@ -137,7 +137,7 @@ impl Patience {
             return Err(e);
         }
         if self.begin.elapsed() + pause > self.deadline {
-            return Err(given_up(e, self.tries, self.begin.elapsed()));
+            return Err(given_up(e, self.begin.elapsed()));
         }
         // The first failure is nothing to speak of; a person who watches a run that stands still wants to know why.
         match self.tries {

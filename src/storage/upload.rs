@@ -54,7 +54,7 @@ impl MultipartUpload for Upload {
             let begin = Instant::now();
             let sent = limits.in_time(part).await;
             // S3's own client has tried until time was up.
-            sent.map_err(|e| if is_passing(&e) && begin.elapsed() > limits.deadline { given_up(e, 1, begin.elapsed()) } else { e })
+            sent.map_err(|e| if is_passing(&e) && begin.elapsed() > limits.deadline { given_up(e, begin.elapsed()) } else { e })
         }
         .boxed()
     }
