@@ -72,6 +72,7 @@ struct Inner {
     row: Option<u64>,
     hint: Option<String>,
     mistakes: Option<serde_json::Value>,
+    passing: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -89,6 +90,7 @@ impl Error {
             row: None,
             hint: None,
             mistakes: None,
+            passing: false,
             source: None,
         }))
     }
@@ -177,6 +179,17 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Says whether the same work may succeed a little later.
+    pub(crate) fn passing(mut self, passing: bool) -> Self {
+        self.0.passing = passing;
+        self
+    }
+
+    /// Whether the same work may succeed a little later: a store failed for a passing reason, and nobody below has tried again until time was up.
+    pub fn is_passing(&self) -> bool {
+        self.0.passing
     }
 
     /// What it means.
@@ -307,6 +320,7 @@ impl Error {
         copy.0.row = self.0.row;
         copy.0.mistakes = self.0.mistakes.clone();
         copy.0.hint = self.0.hint.clone();
+        copy.0.passing = self.0.passing;
         copy.0.source = self.0.source.as_ref().map(|s| s.to_string().into());
         copy
     }
@@ -332,6 +346,14 @@ impl From<arrow::error::ArrowError> for Error {
 
 impl From<parquet::errors::ParquetError> for Error {
     fn from(e: parquet::errors::ParquetError) -> Self {
+        // What a store says while Parquet is written travels as it is.
+        let e = match e {
+            parquet::errors::ParquetError::External(inner) => match crate::storage::stored(inner) {
+                Ok(store) => return store.into(),
+                Err(other) => parquet::errors::ParquetError::External(other),
+            },
+            other => other,
+        };
         let text = e.to_string();
         if is_disk_full(&text) { Error::engine(text, false) } else { Error::input(format!("cannot read Parquet: {text}")) }
     }

@@ -98,7 +98,7 @@ async fn hash(dataset: &Dataset, path: &str) -> Result<Option<String>> {
     };
     let mut hash = Sha256::new();
     let mut bytes = got.into_stream();
-    while let Some(part) = bytes.try_next().await? {
+    while let Some(part) = bytes.try_next().await.map_err(|e| Error::from(e).at(at.display()))? {
         hash.update(&part);
     }
     Ok(Some(hex::encode(hash.finalize())))

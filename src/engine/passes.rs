@@ -22,7 +22,7 @@ use crate::sink::shard::{ShardOptions, ShardWriter};
 use crate::source::{Found, Source, open_shard};
 use crate::spec::pipeline::{SinkSpec, SourceSpec};
 use crate::stages::step::{Decide, FitResult, Fits, How, Reshape, Scope, Step};
-use crate::storage::Location;
+use crate::storage::{Location, again};
 
 /// Rows of a file in which a reshape's result is kept: a unit each.
 const PART_ROWS: u64 = 1 << 20;
@@ -187,9 +187,12 @@ async fn reshape(live: &Live, step: usize, upto: usize, at: &Location, session: 
             let label = format!("reshape {}", planned.label);
             tracing::info!("{label}");
             live.progress.begin(label.as_str(), live.units.iter().map(|u| u64::from(u.rows)).sum(), 0);
-            let rows = session.read_table(Arc::new(RowsTable::new(live.view(upto, None), true)))?;
-            let result = work.reshape(rows, session).await.map_err(|e| e.at(format!("stage `{}`", planned.label)))?;
-            let parts = keep(result, output, at, &live.vault).await?;
+            let make = || async {
+                let rows = session.read_table(Arc::new(RowsTable::new(live.view(upto, None), true)))?;
+                let result = work.reshape(rows, session).await.map_err(|e| e.at(format!("stage `{}`", planned.label)))?;
+                keep(result, output, at, &live.vault).await
+            };
+            let parts = again(&label, make).await?;
             checkpoint.write(serde_json::to_vec(&parts)?).await?;
             parts
         }

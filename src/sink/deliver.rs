@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
+use datafusion::common::runtime::SpawnedTask;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -29,7 +30,7 @@ use crate::quality::profile::TableProfile;
 use crate::source::{Unit, UnitReader};
 use crate::spec::pipeline::{Profile, SinkSpec};
 use crate::stages::step::SPLIT;
-use crate::storage::Location;
+use crate::storage::{Location, again};
 
 /// Batches under way between a group's reader and its writer.
 const IN_FLIGHT: usize = 4;
@@ -97,7 +98,8 @@ pub async fn deliver(d: Delivery, accounts: &Accounts) -> Result<Vec<Delivered>>
         Arc::new(Job { d, prefix: Arc::new(prefix), program, options, rejected, shard_rows, row_schema: Arc::new(Schema::new(fields)) });
     let work = groups.into_iter().map(|units| {
         let job = job.clone();
-        async move { tokio::spawn(async move { job.group(units).await }).await? }
+        // One that fails ends the others: nobody writes on when the run is over.
+        async move { SpawnedTask::spawn(async move { again("delivery", || job.clone().group(units.clone())).await }).join().await? }
     });
     stream::iter(work).buffered(threads.max(1)).try_collect().await
 }
@@ -136,10 +138,10 @@ impl Job {
             return Ok(done);
         }
         let (send, receive) = mpsc::channel(IN_FLIGHT);
-        let reader = tokio::spawn(self.clone().read(units, seal.clone(), send));
+        let reader = SpawnedTask::spawn(self.clone().read(units, seal.clone(), send));
         let written = self.write(&seal, receive).await;
         // The reader's error is the cause where both fail: its end closes the channel.
-        let quarantine = reader.await??;
+        let quarantine = reader.join().await??;
         let (shards, profile) = written?;
         if let Some(profile) = &profile {
             self.profile_of(&seal).write(self.d.live.vault.seal(postcard::to_stdvec(profile)?)?).await?;
@@ -346,11 +348,14 @@ pub async fn keep_rejected(live: &Live, root: &Location, folder: &str, sink: &Si
     let options = rejected_options(live, sink)?;
     let keys: Vec<String> = live.units.iter().map(Unit::key).collect();
     let seal = hash_json(&serde_json::json!([seal, "reshaped", keys]));
-    let mut quarantine = Quarantine::new(root, folder, &options, &seal);
-    for unit in live.units.iter() {
-        quarantine.keep(live, unit, &live.state(unit.id).await?).await?;
-    }
-    quarantine.finish().await
+    let keep = || async {
+        let mut quarantine = Quarantine::new(root, folder, &options, &seal);
+        for unit in live.units.iter() {
+            quarantine.keep(live, unit, &live.state(unit.id).await?).await?;
+        }
+        quarantine.finish().await
+    };
+    again("keeping rejected rows", keep).await
 }
 
 /// Keeps a group's rejected rows.

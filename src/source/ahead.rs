@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
-use object_store::{GetOptions, GetRange, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, coalesce_ranges};
+use object_store::{GetOptions, GetRange, GetResult, OBJECT_STORE_COALESCE_DEFAULT, ObjectStore, coalesce_ranges};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
@@ -20,21 +20,31 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Kind, Result};
 use crate::storage::Location;
+use crate::storage::steady::replaced;
 
 /// Bytes of a unit that are fetched ahead of what is decoded, beside one row group in any case.
 const AHEAD_BYTES: u64 = 16 << 20;
 
 /// Reads a part of an object, of the version that the ETag names.
 pub(super) async fn fetch(at: &Location, e_tag: Option<&str>, range: Range<u64>) -> object_store::Result<Bytes> {
-    let options = GetOptions { range: Some(GetRange::Bounded(range)), if_match: e_tag.map(str::to_owned), ..Default::default() };
+    fetch_tagged(at, e_tag, range).await.map(|(bytes, _)| bytes)
+}
+
+/// The same, with the ETag of the object that was read.
+pub(super) async fn fetch_tagged(at: &Location, e_tag: Option<&str>, range: Range<u64>) -> object_store::Result<(Bytes, Option<String>)> {
+    let got = open_tagged(at, e_tag, Some(range)).await?;
+    let found = got.meta.e_tag.clone();
+    Ok((got.bytes().await?, found))
+}
+
+/// Begins to read an object, whole or in part, of the version that the ETag names.
+pub(super) async fn open_tagged(at: &Location, e_tag: Option<&str>, range: Option<Range<u64>>) -> object_store::Result<GetResult> {
+    let options = GetOptions { range: range.map(GetRange::Bounded), if_match: e_tag.map(str::to_owned), ..Default::default() };
     let got = at.store.get_opts(&at.path, options).await?;
     // Not every server knows If-Match.
     match (e_tag, &got.meta.e_tag) {
-        (Some(wanted), Some(found)) if wanted != found => Err(object_store::Error::Precondition {
-            path: at.path.to_string(),
-            source: format!("its ETag was {wanted}, now it is {found}").into(),
-        }),
-        _ => got.bytes().await,
+        (Some(wanted), Some(found)) if wanted != found => Err(replaced(&at.path, wanted, found)),
+        _ => Ok(got),
     }
 }
 

@@ -37,7 +37,7 @@ use crate::crypt::{FileKeys, Vault};
 use crate::dataset::manifest::hash_json;
 use crate::error::{Error, Result, nearest};
 use crate::spec::pipeline::{ColumnType, Format, SourceSpec};
-use crate::storage::Location;
+use crate::storage::{Location, again};
 use bytes::Opener;
 use out::Out;
 
@@ -86,7 +86,7 @@ async fn staged(found: &Found, spec: &SourceSpec, root: &Location, vault: &Vault
     let record = match taken_up(&record_at, &rows, &lines).await? {
         Some(record) => record,
         None => {
-            let done = convert(found, spec, None, &rows, &lines, vault).await?;
+            let done = again("reading a file into staging", || convert(found, spec, None, &rows, &lines, vault)).await?;
             let fingerprint = done.digest.ok_or_else(|| Error::internal("a file was not read to its end"))?;
             let record = Record { format: FORMAT.to_owned(), fingerprint, rejected: done.rejected };
             record_at.write(serde_json::to_vec_pretty(&record)?).await?;
@@ -189,7 +189,8 @@ fn delimiter(spec: &SourceSpec) -> Result<u8> {
 fn unchanged(first: Option<&str>, second: Option<&str>) -> Result<Option<String>> {
     match (first, second) {
         (Some(a), Some(b)) if a != b => {
-            Err(Error::input("the file changed while it was read").hint("run again once it is written; write beside it and rename"))
+            // Not the file's fault: to leave it out as a broken shard would lose rows over a bad moment.
+            Err(Error::storage("the file changed while it was read").hint("run again once it is written; write beside it and rename"))
         }
         (_, second) => Ok(second.map(str::to_owned)),
     }

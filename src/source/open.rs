@@ -8,7 +8,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::ParquetMetaData;
 use sha2::{Digest, Sha256};
 
-use super::ahead::{fetch, unreachable};
+use super::ahead::{fetch, fetch_tagged, unreachable};
 use super::discover::Found;
 use super::{UNIT_BYTES, UNIT_ROWS, types};
 use crate::crypt::{ENCRYPTED, FileKeys};
@@ -91,13 +91,15 @@ impl Shard {
 /// `Key` where the keys do not open the footer and every column; see [`FileKeys::decode`].
 pub async fn open_shard(found: &Found, keys: &FileKeys) -> Result<Shard> {
     let at = found.location.display();
-    let tail = read_footer(found).await.map_err(|e| e.at(at.clone()))?;
+    let (tail, e_tag) = read_footer(found).await.map_err(|e| e.at(at.clone()))?;
     let fingerprint = hex::encode(Sha256::digest(&tail[..tail.len() - 8]));
     let opened = keys.decode(&tail).map_err(|e| e.at(at.clone()))?;
     if !opened.locked.is_empty() {
         return Err(keys.lacking(&opened.locked).at(at));
     }
-    shard_of(found, opened.metadata, fingerprint).map_err(|e| e.at(at))
+    let mut shard = shard_of(found, opened.metadata, fingerprint).map_err(|e| e.at(at))?;
+    shard.e_tag = e_tag;
+    Ok(shard)
 }
 
 fn shard_of(found: &Found, metadata: ParquetMetaData, fingerprint: String) -> Result<Shard> {
@@ -127,16 +129,19 @@ fn shard_of(found: &Found, metadata: ParquetMetaData, fingerprint: String) -> Re
     })
 }
 
-/// The file's end from the footer's first byte on: one request where it fits the tail, two otherwise.
-async fn read_footer(found: &Found) -> Result<Bytes> {
+/// The file's end from the footer's first byte on, and the object's ETag: one request where it fits the tail, two otherwise.
+async fn read_footer(found: &Found) -> Result<(Bytes, Option<String>)> {
     if found.bytes < 12 {
         return Err(Error::input(format!("not a Parquet file: only {} bytes long", found.bytes)));
     }
-    let tail = range(found, found.bytes.saturating_sub(TAIL)..found.bytes).await?;
+    // Not every listing has ETags; from here on the object is the one whose end was read.
+    let tail = found.bytes.saturating_sub(TAIL)..found.bytes;
+    let tail = fetch_tagged(&found.location, found.e_tag.as_deref(), tail).await.map_err(|e| unreachable(e, &found.location))?;
+    let (tail, e_tag) = (tail.0, found.e_tag.clone().or(tail.1));
     let end: &[u8] = &tail[tail.len() - 8..];
     let is_magic = |bytes: &[u8]| bytes == b"PAR1" || bytes == ENCRYPTED;
     if !is_magic(&end[4..]) {
-        let truncated = range(found, 0..4).await.is_ok_and(|b| is_magic(&b));
+        let truncated = range(found, &e_tag, 0..4).await.is_ok_and(|b| is_magic(&b));
         let message = if truncated {
             "the Parquet file is cut short: its footer is missing"
         } else {
@@ -151,11 +156,11 @@ async fn read_footer(found: &Found) -> Result<Bytes> {
     let begin = found.bytes - 8 - length;
     if length + 8 <= tail.len() as u64 {
         let from = tail.len() - 8 - length as usize;
-        return Ok(tail.slice(from..));
+        return Ok((tail.slice(from..), e_tag));
     }
-    range(found, begin..found.bytes).await
+    Ok((range(found, &e_tag, begin..found.bytes).await?, e_tag))
 }
 
-async fn range(found: &Found, range: Range<u64>) -> Result<Bytes> {
-    fetch(&found.location, found.e_tag.as_deref(), range).await.map_err(|e| unreachable(e, &found.location))
+async fn range(found: &Found, e_tag: &Option<String>, range: Range<u64>) -> Result<Bytes> {
+    fetch(&found.location, e_tag.as_deref(), range).await.map_err(|e| unreachable(e, &found.location))
 }

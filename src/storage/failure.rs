@@ -1,5 +1,7 @@
 //! What stores say when they fail, in words that a person can act on.
 
+use std::time::Duration;
+
 use hdfs_native::HdfsError;
 use object_store::Error as StoreError;
 
@@ -18,19 +20,59 @@ pub fn is_passing(e: &StoreError) -> bool {
 }
 
 fn cause_passes(cause: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(e) = cause.downcast_ref::<HdfsError>() {
-        return hdfs_passes(e);
+    let causes = || std::iter::successors(Some(cause), |e| e.source());
+    let text = chain(cause);
+    if causes().any(|e| e.is::<GivenUp>()) || is_settled(&text) {
+        return false;
     }
-    if let Some(e) = cause.downcast_ref::<std::io::Error>() {
-        return io_passes(e);
+    if let Some(status) = status(&text) {
+        return status >= 500 || matches!(status, 408 | 425 | 429);
     }
-    if let Some(e) = cause.downcast_ref::<StoreError>() {
-        return is_passing(e);
+    // A library's own error around a known one says nothing.
+    let known = causes().find_map(|e| {
+        let hdfs = e.downcast_ref().map(hdfs_passes);
+        hdfs.or_else(|| e.downcast_ref().map(is_passing)).or_else(|| e.downcast_ref().map(io_passes))
+    });
+    known.unwrap_or(true)
+}
+
+/// A passing failure after which nobody tries again: time is up.
+#[derive(Debug)]
+struct GivenUp {
+    source: Box<dyn std::error::Error + Send + Sync>,
+    after: Duration,
+}
+
+impl std::fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (given up after {:.1} s)", chain(self.source.as_ref()), self.after.as_secs_f64())
     }
-    match status(&cause.to_string()) {
-        Some(status) => status >= 500 || matches!(status, 408 | 425 | 429),
-        None => !is_settled(&cause.to_string()),
+}
+
+impl std::error::Error for GivenUp {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.source.as_ref())
     }
+}
+
+/// Marks a failure as one that was tried again until time was up: it passes no more.
+pub(super) fn given_up(e: StoreError, after: Duration) -> StoreError {
+    match e {
+        StoreError::Generic { store, source } => StoreError::Generic { store, source: GivenUp { source, after }.into() },
+        settled => settled,
+    }
+}
+
+/// The store's own error, where that is what a writer of Parquet carries.
+pub(crate) fn stored(e: Box<dyn std::error::Error + Send + Sync>) -> Result<StoreError, Box<dyn std::error::Error + Send + Sync>> {
+    let e = match e.downcast::<std::io::Error>() {
+        Ok(io) => match io.downcast::<StoreError>() {
+            Ok(store) => return Ok(store),
+            Err(io) => io.into(),
+        },
+        Err(e) => e,
+    };
+    e.downcast::<StoreError>().map(|e| *e)
 }
 
 /// Failures without a status that will be the same next time.
@@ -87,6 +129,7 @@ fn s3_words(code: &str) -> Option<(&'static str, &'static str)> {
         "SlowDown" | "ServiceUnavailable" | "RequestLimitExceeded" | "TooManyRequests" => {
             ("S3 asks to slow down", "run again later, or lower `requests` in the spec's `stores`")
         }
+        "InternalError" => ("S3 failed inside", "run again later; finished work is kept"),
         "EntityTooLarge" => ("the object is too large for this store", "lower `shard_bytes` in the sink"),
         "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" => {
             ("the store is full", "free space there, then run again: finished work is kept")
@@ -133,9 +176,9 @@ fn short(text: &str) -> String {
 }
 
 /// Every text of an error's chain, outermost first.
-fn chain(e: &StoreError) -> String {
+fn chain(e: &(dyn std::error::Error + 'static)) -> String {
     let mut texts = vec![e.to_string()];
-    let mut next = std::error::Error::source(e);
+    let mut next = e.source();
     while let Some(cause) = next {
         let text = cause.to_string();
         if !texts.iter().any(|t| t.contains(&text)) {
@@ -169,7 +212,7 @@ impl From<StoreError> for Error {
         if crate::error::is_disk_full(&text) {
             return Error::disk_full(text);
         }
-        explained(&e, &text).unwrap_or_else(|| plain(&e, &text)).because(Said(text))
+        explained(&e, &text).unwrap_or_else(|| plain(&e, &text)).passing(is_passing(&e)).because(Said(text))
     }
 }
 
@@ -231,6 +274,10 @@ fn plain(e: &StoreError, text: &str) -> Error {
             (format!("the object changed while it was used: {path}"), "run again once nobody writes there")
         }
         StoreError::AlreadyExists { path, .. } => (format!("already exists: {}", short(path)), "another run wrote it; run again"),
+        // Without "Generic S3 error" before it.
+        StoreError::Generic { source, .. } => {
+            (super::uri::redacted_text(&short(&chain(source.as_ref()))), "run again; finished work is kept")
+        }
         _ => (text.to_owned(), "run again; finished work is kept"),
     };
     Error::storage(message).hint(hint)

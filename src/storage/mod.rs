@@ -20,6 +20,7 @@ mod io;
 mod profile;
 pub mod s3;
 pub mod steady;
+mod upload;
 pub mod uri;
 
 use std::collections::HashMap;
@@ -38,7 +39,9 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 
 use crate::error::{Error, Result};
 use crate::spec::stores::{StoreSpec, Stores};
+pub(crate) use failure::stored;
 use steady::{Limits, Steady};
+pub use upload::again;
 use uri::{Scheme, Target};
 pub use uri::{masked, redacted};
 
@@ -76,7 +79,11 @@ fn table<K>(of: &Table<K>) -> MutexGuard<'_, HashMap<K, Opened>> {
 
 /// Makes a store known to this process under `scheme://authority`: every URI that begins so is in it, whatever the scheme.
 pub fn register(root: &str, store: Arc<dyn ObjectStore>) {
-    let limits = Limits { deadline: Duration::from_secs(20), silence: Duration::from_secs(60) };
+    register_with(root, store, Limits { deadline: Duration::from_secs(20), silence: Duration::from_secs(30) });
+}
+
+/// The same, with the patience that the store is met with.
+pub fn register_with(root: &str, store: Arc<dyn ObjectStore>, limits: Limits) {
     let store = Arc::new(Steady::new(store, limits));
     table(&REGISTERED).insert(root.trim_end_matches('/').to_owned(), Opened { store, bucket: None });
 }
@@ -280,10 +287,12 @@ fn open_store(scheme: Scheme, authority: &str, root: &str, base: &FsPath, stores
 }
 
 fn limits(scheme: Scheme, spec: &StoreSpec) -> Limits {
-    let (deadline, timeout) = (Duration::from_secs(spec.retry_s), Duration::from_secs(spec.timeout_s));
-    // Clients that speak HTTP have a time-out for each request and try again themselves, up to the deadline: what hangs below them shows later.
-    let silence = if scheme == Scheme::Hdfs { timeout } else { timeout * 2 + deadline };
-    Limits { deadline, silence }
+    // Clients that speak HTTP have a time-out for each request and try again themselves; silence is what hangs below that, so it comes later.
+    let own = if matches!(scheme, Scheme::Hdfs | Scheme::Memory) { 0 } else { spec.retry_s };
+    Limits {
+        deadline: Duration::from_secs(spec.retry_s),
+        silence: Duration::from_secs(spec.timeout_s.saturating_mul(2).saturating_add(own)),
+    }
 }
 
 /// `a/./b/../c` as `a/c`, without asking the disk.

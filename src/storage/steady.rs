@@ -3,7 +3,7 @@
 //! ```text
 //!  get:     open, again if need be ─▶ body ─▶ cut or short? ask for the rest, of the same object (If-Match)
 //!  create:  "already there" after a lost answer? then what is there is compared with what was sent
-//!  upload:  parts are not sent twice here: S3's own client does that; a shard that fails is made again
+//!  upload:  parts are not sent twice here: S3's own client does that, and what is lost even so is made again whole (`again`)
 //! ```
 
 use std::ops::Range;
@@ -20,7 +20,8 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
 
-use super::failure::{is_passing, told};
+use super::failure::{given_up, is_passing, told};
+use super::upload::Upload;
 
 /// The first wait; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -63,7 +64,16 @@ impl Steady {
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(self.limits.silence, work).await.unwrap_or_else(|_| Err(silent(self.limits.silence)))
+        self.limits.in_time(work).await
+    }
+
+    /// All objects below a prefix; silence is measured from one to the next.
+    async fn listed(&self, prefix: Option<&Path>) -> Result<Vec<ObjectMeta>> {
+        let (mut found, mut listing) = (Vec::new(), self.inner.list(prefix));
+        while let Some(meta) = self.in_time(listing.try_next()).await? {
+            found.push(meta);
+        }
+        Ok(found)
     }
 
     /// The rest of an object's body, whatever happens to the connection on the way.
@@ -74,9 +84,13 @@ impl Steady {
             options: GetOptions { if_match: got.meta.e_tag.clone(), if_none_match: None, if_modified_since: None, ..options },
             left: got.range.clone(),
             open: Some(got.into_stream()),
-            patience: Patience::new(self.limits.deadline),
         };
         stream::try_unfold(rest, |mut rest| async move { Ok(rest.next().await?.map(|bytes| (bytes, rest))) }).boxed()
+    }
+
+    /// The same store without a second try.
+    fn impatient(&self) -> Self {
+        Self { inner: self.inner.clone(), limits: Limits { deadline: Duration::ZERO, ..self.limits } }
     }
 
     /// Whether an object holds exactly these bytes: then a creation whose answer was lost did succeed.
@@ -91,8 +105,15 @@ impl Steady {
     }
 }
 
+impl Limits {
+    /// Waits for something as long as silence may last.
+    pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(self.silence, work).await.unwrap_or_else(|_| Err(silent(self.silence)))
+    }
+}
+
 fn silent(silence: Duration) -> object_store::Error {
-    let text = format!("no answer within {} s", silence.as_secs());
+    let text = format!("no answer within {:.1} s", silence.as_secs_f64());
     object_store::Error::Generic { store: "store", source: std::io::Error::new(std::io::ErrorKind::TimedOut, text).into() }
 }
 
@@ -111,10 +132,13 @@ impl Patience {
     /// Waits before another try; gives the error back where there is none left.
     async fn wait(&mut self, what: &str, path: &Path, e: object_store::Error) -> Result<()> {
         let pause = FIRST_WAIT.saturating_mul(1 << self.tries.min(10)).min(LONGEST_WAIT);
-        if !is_passing(&e) || self.begin.elapsed() + pause > self.deadline {
+        self.tries += 1;
+        if !is_passing(&e) {
             return Err(e);
         }
-        self.tries += 1;
+        if self.begin.elapsed() + pause > self.deadline {
+            return Err(given_up(e, self.begin.elapsed()));
+        }
         // The first failure is nothing to speak of; a person who watches a run that stands still wants to know why.
         match self.tries {
             1 | 2 => tracing::debug!(%path, tries = self.tries, "{what} failed, trying again: {}", told(&e)),
@@ -132,11 +156,12 @@ struct Rest {
     options: GetOptions,
     left: Range<u64>,
     open: Option<BoxStream<'static, Result<Bytes>>>,
-    patience: Patience,
 }
 
 impl Rest {
+    /// The next bytes. Patience begins anew with each: who gets on is not given up, and who reads slowly is not blamed.
     async fn next(&mut self) -> Result<Option<Bytes>> {
+        let mut patience = Patience::new(self.store.limits.deadline);
         while !self.left.is_empty() {
             let failed = match self.step().await {
                 Ok(Some(bytes)) if bytes.len() as u64 <= self.left.end - self.left.start => {
@@ -148,7 +173,7 @@ impl Rest {
                 Err(e) => e,
             };
             self.open = None;
-            self.patience.wait("reading", &self.path, failed).await?;
+            patience.wait("reading", &self.path, failed).await?;
         }
         Ok(None)
     }
@@ -159,6 +184,12 @@ impl Rest {
             none => {
                 let options = GetOptions { range: Some(GetRange::Bounded(self.left.clone())), ..self.options.clone() };
                 let got = self.store.in_time(self.store.inner.get_opts(&self.path, options)).await?;
+                // Not every server knows If-Match.
+                if let (Some(wanted), Some(found)) = (&self.options.if_match, &got.meta.e_tag)
+                    && wanted != found
+                {
+                    return Err(replaced(&self.path, wanted, found));
+                }
                 if got.range != self.left {
                     return Err(broken_off("the answer is not the range that was asked for"));
                 }
@@ -167,6 +198,11 @@ impl Rest {
         };
         self.store.in_time(async { open.next().await.transpose() }).await
     }
+}
+
+/// An object is another one than its ETag said.
+pub(crate) fn replaced(path: &Path, wanted: &str, found: &str) -> object_store::Error {
+    object_store::Error::Precondition { path: path.to_string(), source: format!("its ETag was {wanted}, now it is {found}").into() }
 }
 
 fn broken_off(what: &'static str) -> object_store::Error {
@@ -190,12 +226,17 @@ impl ObjectStore for Steady {
             {
                 Ok(PutResult { e_tag: None, version: None })
             }
+            // All answers may have been lost, and no more time be left than for one look.
+            Err(object_store::Error::Generic { .. }) if creates && self.impatient().holds(path, &payload).await => {
+                Ok(PutResult { e_tag: None, version: None })
+            }
             other => other,
         }
     }
 
     async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.again("beginning an upload", path, || self.inner.put_multipart_opts(path, options.clone())).await
+        let upload = self.again("beginning an upload", path, || self.inner.put_multipart_opts(path, options.clone())).await?;
+        Ok(Box::new(Upload::new(upload, path.clone(), self.limits)))
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
@@ -226,7 +267,7 @@ impl ObjectStore for Steady {
         let (store, prefix) = (self.clone(), prefix.cloned());
         let whole = async move {
             let place = prefix.clone().unwrap_or_default();
-            let listing = store.again("listing", &place, || store.inner.list(prefix.as_ref()).try_collect::<Vec<_>>()).await;
+            let listing = store.again("listing", &place, || store.listed(prefix.as_ref())).await;
             listing.map(|found| stream::iter(found.into_iter().map(Ok)))
         };
         stream::once(whole).try_flatten().boxed()

@@ -6,9 +6,14 @@
 mod apply;
 mod contract;
 mod encryption;
+mod fault_data;
+mod faults;
+mod faulty;
 mod formats;
 mod kill;
 mod outages;
+mod s3_faults;
+mod s3_server;
 mod same_bytes;
 mod servers;
 mod spine;

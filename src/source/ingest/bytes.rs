@@ -5,13 +5,14 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes};
 use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::source::Found;
+use crate::source::ahead::{open_tagged, unreachable};
+use crate::storage::Location;
 
 /// Pieces of an object that may wait for the reader.
 const AHEAD: usize = 8;
@@ -66,10 +67,11 @@ impl Opener {
             return Ok(Box::new(std::fs::File::open(local)?));
         }
         let (to, from) = mpsc::channel(AHEAD);
-        let at = self.found.location.clone();
+        let (at, e_tag) = (self.found.location.clone(), self.found.e_tag.clone());
+        let place = at.clone();
         self.handle.spawn(async move {
             let fetched = async {
-                let mut stream = at.store.get(&at.path).await?.into_stream();
+                let mut stream = open_tagged(&at, e_tag.as_deref(), None).await?.into_stream();
                 while let Some(bytes) = stream.try_next().await? {
                     if to.send(Ok(bytes)).await.is_err() {
                         break; // the reader has what it needs
@@ -81,7 +83,7 @@ impl Opener {
                 let _ = to.send(Err(e)).await;
             }
         });
-        Ok(Box::new(Fetched { from, current: Bytes::new() }))
+        Ok(Box::new(Fetched { from, current: Bytes::new(), at: place }))
     }
 }
 
@@ -192,6 +194,7 @@ impl Read for Raw {
 struct Fetched {
     from: mpsc::Receiver<Result<Bytes, object_store::Error>>,
     current: Bytes,
+    at: Location,
 }
 
 impl Read for Fetched {
@@ -199,7 +202,7 @@ impl Read for Fetched {
         while self.current.is_empty() {
             match self.from.blocking_recv() {
                 Some(Ok(bytes)) => self.current = bytes,
-                Some(Err(e)) => return Err(io::Error::other(Error::from(e))),
+                Some(Err(e)) => return Err(io::Error::other(unreachable(e, &self.at))),
                 None => return Ok(0),
             }
         }
