@@ -304,6 +304,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_tried_until_time_was_up_passes_no_more_and_says_so() {
+        let reset = || generic(std::io::Error::new(std::io::ErrorKind::ConnectionReset, "reset by peer"));
+        assert!(Error::from(reset()).is_passing());
+        let e = Error::from(given_up(reset(), Duration::from_secs(7)));
+        assert!(!e.is_passing() && e.message() == "reset by peer (given up after 7.0 s)", "{e}");
+        // The way through a writer of Parquet and its `io::Error` keeps it what it is.
+        let inner: std::io::Error = reset().into();
+        let e = Error::from(parquet::errors::ParquetError::from(inner));
+        assert!(e.is_passing() && e.kind() == Kind::Storage, "{e:?}");
+    }
+
+    #[test]
     fn stores_errors_become_words_with_a_remedy() {
         let told = |e: StoreError| {
             let e = Error::from(e);

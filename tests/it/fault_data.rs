@@ -1,7 +1,8 @@
 //! What fault runs read, how they are described, and what is looked at when they end.
 
+use std::collections::HashMap;
 use std::path::Path as FsPath;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use parquet::file::properties::WriterProperties;
 pub const SHARDS: usize = 3;
 
 /// How much is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Size {
     /// A few hundred rows: every object is sent in one request.
     Small,
@@ -32,8 +33,14 @@ pub fn shard_path(shard: usize) -> Path {
     Path::from(format!("in/part-{shard}.parquet"))
 }
 
-/// An input shard. Shards overlap, so that there are duplicates; `x` has nulls and outliers. A changed one has other values in as many bytes.
+/// An input shard, made once.
 pub fn shard(shard: usize, size: Size, changed: bool) -> Bytes {
+    static MADE: LazyLock<Mutex<HashMap<(usize, Size, bool), Bytes>>> = LazyLock::new(Mutex::default);
+    MADE.lock().unwrap().entry((shard, size, changed)).or_insert_with(|| made(shard, size, changed)).clone()
+}
+
+/// Shards overlap, so that there are duplicates; `x` has nulls and outliers. A changed one has other values in as many bytes.
+fn made(shard: usize, size: Size, changed: bool) -> Bytes {
     let ids: Vec<i64> = (shard as i64 * 100..shard as i64 * 100 + 150).collect();
     let shift = if changed { 1000.0 } else { 0.0 };
     let x = |i: &i64| (i % 7 != 0).then_some(shift + if i % 97 == 0 { 1e6 } else { (*i as f64).sin() * 50.0 });
@@ -43,7 +50,7 @@ pub fn shard(shard: usize, size: Size, changed: bool) -> Bytes {
         ("name", Arc::new(ids.iter().map(|i| Some(format!("row {i:04}"))).collect::<StringArray>())),
     ];
     if size == Size::Large {
-        columns.push(("blob", Arc::new(ids.iter().map(|i| Some(format!("{i:08x}").repeat(6_000))).collect::<StringArray>())));
+        columns.push(("blob", Arc::new(ids.iter().map(|i| Some(format!("{i:08x}").repeat(4_800))).collect::<StringArray>())));
     }
     let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, a)| (n, a, true))).unwrap();
     let properties = WriterProperties::builder()
