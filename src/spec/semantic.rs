@@ -8,7 +8,7 @@ use super::Pipeline;
 use super::pipeline::Format;
 use super::tree::join;
 use crate::error::{Mistake, nearest};
-use crate::storage::uri;
+use crate::storage::{is_registered, uri};
 
 /// Every such mistake, without any I/O. `labels` are the stages'.
 pub(crate) fn check(pipeline: &Pipeline, labels: &[String]) -> Vec<Mistake> {
@@ -65,6 +65,10 @@ fn check_stores(pipeline: &Pipeline, out: &mut Vec<Mistake>) {
     for (at, text) in uris {
         // From its first glob character on, a URI is a pattern.
         let plain = text.split(['*', '?', '[', '{']).next().unwrap_or_default();
+        // A program may have brought a store of its own, under a scheme of its own.
+        if is_registered(plain) {
+            continue;
+        }
         if let Err(e) = uri::parse(plain) {
             out.push(Mistake::new(at, e.message()).help(e.to_do().unwrap_or_default()));
         }

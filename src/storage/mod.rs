@@ -244,6 +244,11 @@ impl Location {
     }
 }
 
+/// Whether a URI is in a store that this process was given by [`register`].
+pub fn is_registered(uri: &str) -> bool {
+    registered(uri).is_some()
+}
+
 /// The registered store that a URI is in, and the path in it.
 fn registered(uri: &str) -> Option<(String, String)> {
     let (scheme, rest) = uri.split_once("://")?;
