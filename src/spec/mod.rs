@@ -85,13 +85,16 @@ pub fn reload(resolved: &serde_json::Value, name: &str, overrides: &[(String, St
     load_with(REGISTRY, &resolved.to_string(), name, overrides, None)
 }
 
+/// Gives the value of an environment variable.
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// [`load`] with the stages given; without an environment, `${…}` is text.
 pub(crate) fn load_with(
     registry: &'static [StageDef],
     text: &str,
     name: &str,
     overrides: &[(String, String)],
-    env: Option<&dyn Fn(&str) -> Option<String>>,
+    env: Option<Env<'_>>,
 ) -> std::result::Result<Loaded, SpecErrors> {
     let mut source = SpecSource::new(name, text);
     let mut budget = Budget::default();
