@@ -13,6 +13,7 @@ use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray, UInt8Array, 
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
+use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -222,12 +223,9 @@ impl Job {
                 split.write(self, seal, &rows, mask).await?;
             }
         }
-        let mut shards = Vec::new();
-        for mut split in splits {
-            split.roll(self).await?;
-            shards.append(&mut split.done);
-        }
-        Ok((shards, profile))
+        // All at once, so that one waits for the disk while the next is encoded.
+        try_join_all(splits.iter_mut().map(|split| split.roll(self))).await?;
+        Ok((splits.into_iter().flat_map(|split| split.done).collect(), profile))
     }
 }
 

@@ -165,7 +165,9 @@ impl ShardWriter {
             None => self.open(&RecordBatch::new_empty(self.options.schema.clone()))?,
         };
         let metadata = writer.finish().await.map_err(|e| self.failed(e))?;
-        self.at.sync()?;
+        // The disk takes its time; the threads that compute have better things to do.
+        let at = self.at.clone();
+        tokio::task::spawn_blocking(move || at.sync()).await??;
         let (hash, bytes) = {
             let held = self.hash.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             (held.0.clone(), held.1)
