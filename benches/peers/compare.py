@@ -1,4 +1,8 @@
-"""Runs one job through several engines, one after another, and prints what each took: `compare.py <raw> <out> <memory> <threads> <engine>...`."""
+"""Runs one job through several engines, one after another, and prints what each took: `compare.py <raw> <out> <memory> <threads> <engine>...`.
+
+An engine may have a form: `feedline/full` profiles every row before and after (the default of a spec; `lineitem.yaml` turns it off, since the others
+write no report), `duckdb/partition` writes with `PARTITION_BY`.
+"""
 
 import os
 import subprocess
@@ -12,10 +16,12 @@ HERE = Path(__file__).resolve().parent
 
 
 def command(engine, raw, out, memory, threads):
+    engine, _, form = engine.partition("/")
     if engine == "feedline":
-        limits = ["--set", f"resources.memory={memory}", "--set", f"resources.threads={threads}"]
-        return [os.environ["FEEDLINE"], "run", str(HERE / "lineitem.yaml"), "--set", f"vars.raw={raw}", "--set", f"vars.out={out}", *limits]
-    return [sys.executable, str(HERE / f"lineitem_{engine}.py"), raw, out, memory, threads]
+        values = {"vars.raw": raw, "vars.out": out, "resources.memory": memory, "resources.threads": threads}
+        values |= {"report.profile": form} if form else {}
+        return [os.environ["FEEDLINE"], "run", str(HERE / "lineitem.yaml"), *(word for k, v in values.items() for word in ("--set", f"{k}={v}"))]
+    return [sys.executable, str(HERE / f"lineitem_{engine}.py"), raw, out, memory, threads, *filter(None, [form])]
 
 
 def run(words, log):
@@ -39,7 +45,8 @@ def main():
     raw, out, memory, threads, *engines = sys.argv[1:]
     results = {}
     for engine in engines:
-        folder, log = f"{out}/{engine}", f"{out}/{engine}.log"
+        folder = f"{out}/{engine.replace('/', '-')}"
+        log = f"{folder}.log"
         subprocess.run(["rm", "-rf", folder], check=True)
         os.makedirs(out, exist_ok=True)
         code, wall, cpu, memory_peak = run(command(engine, raw, folder, memory, threads), log)
@@ -50,12 +57,12 @@ def main():
     if not results:
         sys.exit("no engine finished")
     base = results.get("feedline")
-    print(f"{'engine':10} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9} {'out MiB':>8} {'train':>10} {'validation':>10} {'test':>10} {'rows':>11}"
+    print(f"{'engine':16} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9} {'out MiB':>8} {'train':>10} {'validation':>10} {'test':>10} {'rows':>11}"
           + ("   wall, CPU, memory against feedline" if base else ""))
     for engine, (wall, cpu, peak, rows, size) in results.items():
         split = " ".join(f"{rows.get(name, 0):>10}" for name in ("train", "validation", "test"))
         ratio = f"   {wall / base[0]:.2f} x, {cpu / base[1]:.2f} x, {peak / base[2]:.2f} x" if base else ""
-        print(f"{engine:10} {wall:8.2f} {cpu:8.2f} {peak:9.0f} {size:8.1f} {split} {sum(rows.values()):>11}{ratio}")
+        print(f"{engine:16} {wall:8.2f} {cpu:8.2f} {peak:9.0f} {size:8.1f} {split} {sum(rows.values()):>11}{ratio}")
     totals = {engine: sum(result[3].values()) for engine, result in results.items()}
     if len(set(totals.values())) != 1:
         sys.exit(f"the engines do not agree on how many rows are left: {totals}")

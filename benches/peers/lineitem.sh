@@ -8,7 +8,8 @@
 #   DIRTY=1            repeat 1 % of the rows and blow up 0.1 % of the prices, so that there is something to drop
 #   MEMORY=1GiB        the budget for engines that take one
 #   CORES=0,1          the cores to run on
-#   PEERS="…"          which engines: feedline duckdb polars
+#   PEERS="…"          which engines, and which of their forms: feedline feedline/full duckdb duckdb/partition polars
+#   RUNS=1             how often; each run prints a table of its own
 #   FEEDLINE=…         the binary; built with cargo where it is not given
 #
 # Needs Python with duckdb, polars and tpchgen-cli (pip install duckdb polars tpchgen-cli).
@@ -43,5 +44,7 @@ export FEEDLINE=${FEEDLINE:-}
 threads=$(awk -F, '{print NF}' <<<"$cores")
 run=(python3 "$here/compare.py" "$raw" "$folder/out" "$memory" "$threads")
 command -v taskset >/dev/null && run=(taskset -c "$cores" "${run[@]}")
-# shellcheck disable=SC2086 # the list of engines is meant to be split
-"${run[@]}" $peers
+for ((i = 0; i < ${RUNS:-1}; i++)); do
+    # shellcheck disable=SC2086 # the list of engines is meant to be split
+    "${run[@]}" $peers
+done

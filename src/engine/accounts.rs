@@ -22,8 +22,6 @@ pub struct Accounts {
     pub rejected: BTreeMap<(u32, u32), u64>,
     /// Copies that were added, by step.
     pub copied: BTreeMap<u32, u64>,
-    /// Rows left by split, copies counted.
-    pub by_split: BTreeMap<u8, u64>,
 }
 
 impl Accounts {
@@ -41,15 +39,7 @@ impl Accounts {
             if let (Some((step, _)), true) = (&copying, more > 0) {
                 *accounts.copied.entry(*step as u32).or_default() += more;
             }
-            let mut left = 0;
-            for row in state.alive.set_indices() {
-                let n = u64::from(state.copies.get(&(row as u32)).copied().unwrap_or(1));
-                left += n;
-                if let Some(splits) = &state.splits {
-                    *accounts.by_split.entry(splits[row]).or_default() += n;
-                }
-            }
-            accounts.left.insert(id, left);
+            accounts.left.insert(id, state.alive.count_set_bits() as u64 + more);
         }
         Ok(accounts)
     }

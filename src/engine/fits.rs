@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Float64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, Schema, UInt8Type};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, Schema, UInt8Type};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, ident, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
@@ -112,7 +112,7 @@ async fn fold(view: &View, fits: &[&Fit]) -> Result<Fits> {
 }
 
 fn gather_column(gather: &mut Gather, batch: &RecordBatch, column: usize, train: Option<u8>) -> Result<()> {
-    let array = cast(batch.column(column), &DataType::Float64)?;
+    let array = doubles(batch.column(column))?;
     let values = array.as_primitive::<Float64Type>();
     let Some(train) = train else {
         add_all(gather, values);
@@ -128,6 +128,14 @@ fn gather_column(gather: &mut Gather, batch: &RecordBatch, column: usize, train:
         }
     }
     Ok(())
+}
+
+/// Numbers as doubles. Nearly all decimals fit 64 bits, which the processor converts by itself; 128 bits take a function call. The result is the same.
+fn doubles(array: &ArrayRef) -> Result<ArrayRef> {
+    let DataType::Decimal128(_, scale) = array.data_type() else { return Ok(cast(array, &DataType::Float64)?) };
+    let power = 10_f64.powi(i32::from(*scale));
+    let double = |v: i128| i64::try_from(v).map_or(v as f64, |v| v as f64) / power;
+    Ok(Arc::new(array.as_primitive::<Decimal128Type>().unary::<_, Float64Type>(double)))
 }
 
 fn add_all(gather: &mut Gather, values: &Float64Array) {
@@ -202,4 +210,22 @@ async fn frequencies(df: DataFrame, fit: &Fit, at_most: usize) -> Result<FitResu
     }
     values.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     Ok(FitResult::Frequencies { nulls, values })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Decimal128Array;
+
+    use super::*;
+
+    #[test]
+    fn decimals_become_the_doubles_that_a_cast_makes() {
+        let values =
+            [0, 1, -1, 12_345, i64::MAX.into(), i128::from(i64::MAX) + 1, i64::MIN.into(), i128::from(i64::MIN) - 1, 10_i128.pow(37) + 7];
+        for scale in [0, 2, 5, 18, -3] {
+            let all = values.iter().map(|v| Some(*v)).chain([None]).collect::<Decimal128Array>();
+            let all: ArrayRef = Arc::new(all.with_precision_and_scale(38, scale).unwrap());
+            assert_eq!(&doubles(&all).unwrap(), &cast(&all, &DataType::Float64).unwrap(), "scale {scale}");
+        }
+    }
 }

@@ -9,15 +9,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{AsArray, BooleanArray, RecordBatch, StringArray, UInt8Array, UInt32Array};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type};
 use datafusion::common::runtime::SpawnedTask;
+use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::shard::{ShardOptions, ShardWriter, WRITE_ROWS};
+use super::shard::{ShardOptions, ShardWriter};
 use crate::dataset::manifest::{QuarantineShard, Shard, hash_json};
 use crate::engine::accounts::Accounts;
 use crate::engine::opener::{Opened, Opener};
@@ -34,6 +36,8 @@ use crate::storage::{Location, again};
 
 /// Batches under way between a group's reader and its writer.
 const IN_FLIGHT: usize = 4;
+/// A shard's rows are a multiple of this.
+const SHARD_STEP: u64 = 8192;
 
 /// What a delivery needs beside the segment.
 pub struct Delivery {
@@ -96,12 +100,18 @@ pub async fn deliver(d: Delivery, accounts: &Accounts) -> Result<Vec<Delivered>>
     let threads = d.live.threads;
     let job =
         Arc::new(Job { d, prefix: Arc::new(prefix), program, options, rejected, shard_rows, row_schema: Arc::new(Schema::new(fields)) });
-    let work = groups.into_iter().map(|units| {
+    let work = groups.into_iter().enumerate().map(|(number, units)| {
         let job = job.clone();
         // One that fails ends the others: nobody writes on when the run is over.
-        async move { SpawnedTask::spawn(async move { again("delivery", || job.clone().group(units.clone())).await }).join().await? }
+        async move {
+            let task = SpawnedTask::spawn(async move { again("delivery", || job.clone().group(units.clone())).await });
+            Ok::<_, Error>((number, task.join().await??))
+        }
     });
-    stream::iter(work).buffered(threads.max(1)).try_collect().await
+    // Whoever is done takes the next group: a slow one holds nobody up.
+    let mut done: Vec<(usize, Delivered)> = stream::iter(work).buffer_unordered(threads.max(1)).try_collect().await?;
+    done.sort_by_key(|(number, _)| *number);
+    Ok(done.into_iter().map(|(_, delivered)| delivered).collect())
 }
 
 /// Rows of a shard, and the groups of units, so that a group's rows fill about a shard.
@@ -110,7 +120,7 @@ fn cut(d: &Delivery, accounts: &Accounts) -> (u64, Vec<Vec<u32>>) {
     let (bytes, rows) = units.iter().fold((0, 0), |(b, r), u| (b + u.bytes(), r + u64::from(u.rows)));
     let row_bytes = (bytes as f64 / rows.max(1) as f64).max(1.0);
     let fill = (d.sink.shard_bytes.as_u64() as f64 / row_bytes).max(1.0) as u64;
-    let shard_rows = fill.div_ceil(WRITE_ROWS as u64).max(1) * WRITE_ROWS as u64;
+    let shard_rows = fill.div_ceil(SHARD_STEP).max(1) * SHARD_STEP;
     let (mut groups, mut group, mut held) = (Vec::new(), Vec::new(), 0);
     for unit in units.iter() {
         let left = accounts.left(unit.id);
@@ -210,16 +220,17 @@ impl Job {
             if let Some(profile) = &mut profile {
                 sampler.pick(&batch).iter().try_for_each(|part| profile.update(part))?;
             }
-            for (code, part) in by_split(batch, splits.len())? {
-                splits[code].write(self, seal, part).await?;
+            let (rows, codes) = without_splits(batch)?;
+            for (code, split) in splits.iter_mut().enumerate() {
+                let mask = codes
+                    .as_ref()
+                    .map(|c| BooleanArray::new(BooleanBuffer::collect_bool(c.len(), |i| usize::from(c.value(i)) == code), None));
+                split.write(self, seal, &rows, mask).await?;
             }
         }
-        let mut shards = Vec::new();
-        for mut split in splits {
-            split.roll(self).await?;
-            shards.append(&mut split.done);
-        }
-        Ok((shards, profile))
+        // All at once, so that one waits for the disk while the next is encoded.
+        try_join_all(splits.iter_mut().map(|split| split.roll(self))).await?;
+        Ok((splits.into_iter().flat_map(|split| split.done).collect(), profile))
     }
 }
 
@@ -255,19 +266,11 @@ impl Sampler {
     }
 }
 
-/// A batch's rows by split, without the hidden column.
-fn by_split(batch: RecordBatch, splits: usize) -> Result<Vec<(usize, RecordBatch)>> {
-    let Ok(at) = batch.schema().index_of(SPLIT) else { return Ok(vec![(0, batch)]) };
+/// A batch without the hidden column of splits, and that column where there is one.
+fn without_splits(batch: RecordBatch) -> Result<(RecordBatch, Option<UInt8Array>)> {
+    let Ok(at) = batch.schema().index_of(SPLIT) else { return Ok((batch, None)) };
     let codes = batch.column(at).as_primitive::<UInt8Type>().clone();
-    let rows = batch.project(&(0..at).collect::<Vec<_>>())?;
-    let mut parts = Vec::with_capacity(splits);
-    for code in 0..splits {
-        let mask: BooleanArray = codes.values().iter().map(|c| Some(usize::from(*c) == code)).collect();
-        if mask.true_count() > 0 {
-            parts.push((code, filter_record_batch(&rows, &mask)?));
-        }
-    }
-    Ok(parts)
+    Ok((batch.project(&(0..at).collect::<Vec<_>>())?, Some(codes)))
 }
 
 /// The shards of one split in a group.
@@ -282,16 +285,35 @@ impl SplitWriter {
         Self { name: name.to_owned(), open: None, done: Vec::new() }
     }
 
-    async fn write(&mut self, job: &Job, seal: &str, mut batch: RecordBatch) -> Result<()> {
-        while batch.num_rows() > 0 {
-            let (_, writer) = match &mut self.open {
-                Some(open) => open,
-                none => none.insert(begin(job, seal, &self.name, self.done.len())?),
-            };
-            let room = (job.shard_rows - writer.rows()) as usize;
-            let now = room.min(batch.num_rows());
-            writer.write(batch.slice(0, now)).await?;
-            batch = batch.slice(now, batch.num_rows() - now);
+    /// The shard that is open, and how many rows it still takes.
+    fn shard(&mut self, job: &Job, seal: &str) -> Result<(&mut ShardWriter, usize)> {
+        let (_, writer) = match &mut self.open {
+            Some(open) => open,
+            none => none.insert(begin(job, seal, &self.name, self.done.len())?),
+        };
+        let room = (job.shard_rows - writer.rows()) as usize;
+        Ok((writer, room))
+    }
+
+    /// Adds the rows of a batch for which the mask is true; without one, all.
+    async fn write(&mut self, job: &Job, seal: &str, batch: &RecordBatch, mask: Option<BooleanArray>) -> Result<()> {
+        // A mask of all rows would only cost a copy.
+        let mask = mask.filter(|m| m.true_count() < m.len());
+        let count = mask.as_ref().map_or(batch.num_rows(), BooleanArray::true_count);
+        if count == 0 {
+            return Ok(());
+        }
+        let (writer, room) = self.shard(job, seal)?;
+        let mut rest = match mask {
+            Some(mask) if count < room => return writer.write_where(batch.clone(), &mask).await,
+            Some(mask) => filter_record_batch(batch, &mask)?,
+            None => batch.clone(),
+        };
+        while rest.num_rows() > 0 {
+            let (writer, room) = self.shard(job, seal)?;
+            let now = room.min(rest.num_rows());
+            writer.write(rest.slice(0, now)).await?;
+            rest = rest.slice(now, rest.num_rows() - now);
             if now == room {
                 self.roll(job).await?;
             }

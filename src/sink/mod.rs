@@ -2,5 +2,6 @@
 
 pub mod commit;
 pub mod deliver;
+mod encoding;
 pub mod lease;
 pub mod shard;

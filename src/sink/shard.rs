@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{BatchCoalescer, SortOptions, sort_to_indices};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::array_value_to_string;
@@ -24,13 +24,15 @@ use parquet::file::properties::WriterProperties;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
+use super::encoding;
 use crate::crypt::RowsHash;
 use crate::error::{Error, Result};
 use crate::spec::pipeline::{Compression, SinkSpec};
 use crate::storage::Location;
 
-/// Rows that go to the writer at once. Fixed, because pages are cut by it: the same bytes whatever the engine's batches are.
-pub const WRITE_ROWS: usize = 8192;
+/// Rows that go to the writer at once. Fixed, because pages are cut by it: the same bytes whatever the engine's batches are. Large enough that a column's
+/// dictionary stays in the processor's cache for a while before the next column's takes its place.
+pub const WRITE_ROWS: usize = 32_768;
 /// Longest text shown of a column's smallest and largest value.
 const SHOWN: usize = 80;
 
@@ -41,6 +43,7 @@ pub struct ShardOptions {
     properties: WriterProperties,
     write_rows: usize,
     hash_rows: bool,
+    group_rows: usize,
 }
 
 impl ShardOptions {
@@ -61,7 +64,8 @@ impl ShardOptions {
         add_encoded_arrow_schema_to_metadata(&plain(schema), &mut properties);
         // The writer cuts a batch at row groups by recursion, so a batch must not hold many of them.
         let write_rows = WRITE_ROWS.min(sink.row_group_rows.max(1));
-        Ok(Self { schema: schema.clone(), properties, write_rows, hash_rows: false })
+        let (schema, group_rows) = (schema.clone(), sink.row_group_rows);
+        Ok(Self { schema, properties, write_rows, group_rows, hash_rows: false })
     }
 
     /// The same, encrypted where that is asked for. Rows are then hashed too: nonces make the bytes of a file differ from run to run.
@@ -94,11 +98,12 @@ pub fn plain(schema: &SchemaRef) -> Schema {
 
 /// A shard in the making.
 pub struct ShardWriter {
-    writer: AsyncArrowWriter<Hashed>,
+    /// There once the first rows are, for they say how columns are encoded.
+    writer: Option<AsyncArrowWriter<Hashed>>,
     coalescer: BatchCoalescer,
     hash: Arc<Mutex<(Sha256, u64)>>,
     row_hash: Option<RowsHash>,
-    schema: SchemaRef,
+    options: ShardOptions,
     at: Location,
     rows: u64,
 }
@@ -124,12 +129,17 @@ impl ShardWriter {
     /// Begins a shard. Nothing is visible at `at` until it is finished.
     pub fn begin(at: Location, options: &ShardOptions) -> Result<Self> {
         let hash = Arc::new(Mutex::new((Sha256::new(), 0)));
-        let sink = Hashed { inner: BufWriter::new(at.store.clone(), at.path.clone()), hash: hash.clone() };
-        let arrow = ArrowWriterOptions::new().with_properties(options.properties.clone()).with_skip_arrow_metadata(true);
-        let writer = AsyncArrowWriter::try_new_with_options(sink, options.schema.clone(), arrow)?;
         let coalescer = BatchCoalescer::new(options.schema.clone(), options.write_rows);
         let row_hash = options.hash_rows.then(|| RowsHash::new(&options.schema)).transpose()?;
-        Ok(Self { writer, coalescer, hash, row_hash, schema: options.schema.clone(), at, rows: 0 })
+        Ok(Self { writer: None, coalescer, hash, row_hash, options: options.clone(), at, rows: 0 })
+    }
+
+    /// The writer of a shard with these first rows.
+    fn open(&self, first: &RecordBatch) -> Result<AsyncArrowWriter<Hashed>> {
+        let sink = Hashed { inner: BufWriter::new(self.at.store.clone(), self.at.path.clone()), hash: self.hash.clone() };
+        let properties = encoding::suited(self.options.properties.clone(), first, self.options.group_rows)?;
+        let arrow = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        Ok(AsyncArrowWriter::try_new_with_options(sink, self.options.schema.clone(), arrow)?)
     }
 
     /// Rows so far.
@@ -144,12 +154,24 @@ impl ShardWriter {
         self.drain().await
     }
 
+    /// Adds the rows for which the mask is true.
+    pub async fn write_where(&mut self, batch: RecordBatch, mask: &BooleanArray) -> Result<()> {
+        self.rows += mask.true_count() as u64;
+        self.coalescer.push_batch_with_filter(batch, mask)?;
+        self.drain().await
+    }
+
     async fn drain(&mut self) -> Result<()> {
         while let Some(ready) = self.coalescer.next_completed_batch() {
             if let Some(hash) = &mut self.row_hash {
                 hash.update(&ready)?;
             }
-            self.writer.write(&ready).await.map_err(|e| self.failed(e))?;
+            let writer = match self.writer.take() {
+                Some(writer) => writer,
+                None => self.open(&ready)?,
+            };
+            let written = self.writer.insert(writer).write(&ready).await;
+            written.map_err(|e| self.failed(e))?;
         }
         Ok(())
     }
@@ -158,8 +180,14 @@ impl ShardWriter {
     pub async fn finish(mut self) -> Result<Written> {
         self.coalescer.finish_buffered_batch()?;
         self.drain().await?;
-        let metadata = self.writer.finish().await.map_err(|e| self.failed(e))?;
-        self.at.sync()?;
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.open(&RecordBatch::new_empty(self.options.schema.clone()))?,
+        };
+        let metadata = writer.finish().await.map_err(|e| self.failed(e))?;
+        // The disk takes its time; the threads that compute have better things to do.
+        let at = self.at.clone();
+        tokio::task::spawn_blocking(move || at.sync()).await??;
         let (hash, bytes) = {
             let held = self.hash.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             (held.0.clone(), held.1)
@@ -170,7 +198,7 @@ impl ShardWriter {
             sha256: hex::encode(hash.finalize()),
             rows_sha256: self.row_hash.take().map(RowsHash::finish),
             row_groups: metadata.row_groups().iter().map(|g| g.num_rows().max(0) as u64).collect(),
-            min_max: min_max(&self.schema, &metadata),
+            min_max: min_max(&self.options.schema, &metadata),
         })
     }
 
