@@ -77,7 +77,8 @@ fn table<K>(of: &Table<K>) -> MutexGuard<'_, HashMap<K, Opened>> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes a store known to this process under `scheme://authority`: every URI that begins so is in it, whatever the scheme.
+/// Makes a store known to this process under `scheme://authority`: every URI that begins so is in it. In specs the scheme must be
+/// one that they know, such as `memory`.
 pub fn register(root: &str, store: Arc<dyn ObjectStore>) {
     register_with(root, store, Limits { deadline: Duration::from_secs(20), silence: Duration::from_secs(30) });
 }

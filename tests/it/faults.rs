@@ -82,6 +82,12 @@ struct Expected {
 }
 
 impl Expected {
+    /// Made once: tests of one process share the names of stores.
+    async fn get() -> &'static Self {
+        static MADE: tokio::sync::OnceCell<Expected> = tokio::sync::OnceCell::const_new();
+        MADE.get_or_init(Self::new).await
+    }
+
     async fn new() -> Self {
         let mut replaced = Vec::new();
         for which in 0..SHARDS {
@@ -103,7 +109,7 @@ async fn clean(name: &str, size: Size, replaced: Option<usize>) -> String {
         assert!(before.len() == after.len() && before != after);
         store.put(&shard_path(which), after.into()).await.unwrap();
     }
-    let root = format!("faulty://{name}");
+    let root = format!("memory://faulty-{name}");
     register_with(&root, store, CLEAN);
     run_spec(&spec(&root, "out", size, ""), FsPath::new("/")).await.unwrap().manifest.hash
 }
@@ -124,7 +130,7 @@ async fn run_seed(seed: u64, name: &str, expected: &Expected) -> Result<Ended, S
     };
     fill(store.as_ref(), size(seed)).await;
     let faulty = Faulty::new(store.clone(), plan(seed));
-    let root = format!("faulty://{name}");
+    let root = format!("memory://faulty-{name}");
     let text = spec(&root, "out", size(seed), "");
     register_with(&root, Arc::new(faulty.clone()), limits);
     let ended = run_spec(&text, dir.path()).await;
@@ -187,10 +193,9 @@ fn runs_with_faults_end_whole_or_say_why() {
     let only = std::env::var("FEEDLINE_FAULT_SEED").ok().map(|seed| seed.parse().unwrap());
     let seeds: Vec<u64> = only.map_or_else(|| (1..=SEEDS).collect(), |seed| vec![seed]);
     let ended = runtime().block_on(async {
-        let expected = Arc::new(Expected::new().await);
+        let expected = Expected::get().await;
         let runs = stream::iter(seeds).map(|seed| {
-            let expected = expected.clone();
-            let run = tokio::spawn(async move { run_seed(seed, &format!("seed-{seed}"), &expected).await });
+            let run = tokio::spawn(async move { run_seed(seed, &format!("seed-{seed}"), expected).await });
             async move { (seed, run.await.unwrap_or_else(|e| Err(format!("it panicked: {e}")))) }
         });
         runs.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await
@@ -233,10 +238,10 @@ fn runs_with_faults_end_whole_or_say_why() {
 #[test]
 fn a_seed_brings_its_faults_back() {
     runtime().block_on(async {
-        let expected = Expected::new().await;
+        let expected = Expected::get().await;
         for seed in [1, 3, 6, 9, 14, 20] {
-            let first = run_seed(seed, "again", &expected).await.unwrap();
-            let second = run_seed(seed, "again", &expected).await.unwrap();
+            let first = run_seed(seed, "again", expected).await.unwrap();
+            let second = run_seed(seed, "again", expected).await.unwrap();
             assert_eq!(first.failed, second.failed, "seed {seed}");
             if first.failed.is_none() {
                 assert_eq!(first.record, second.record, "seed {seed}");
