@@ -380,7 +380,7 @@ fn a_full_disk_is_named_and_the_run_can_go_on_later() {
     bench.parquet("in/b.parquet", &table(300, 300_000));
     let out = bench.path().join("out");
     std::fs::create_dir_all(&out).unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(&out).stderr(Stdio::null()).status();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=192k", "tmpfs"]).arg(&out).stderr(Stdio::null()).status();
     if !mount.is_ok_and(|status| status.success()) {
         eprintln!("skipped: a small file system cannot be mounted here");
         return;
