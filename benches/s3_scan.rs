@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use feedline::crypt::Vault;
 use feedline::engine::run::{idle, open_sources};
 use feedline::progress::Progress;
 use feedline::storage::Location;
@@ -95,7 +96,7 @@ fn scan(base: &Path, server: &S3Server, shards: i64) -> Duration {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let begin = Instant::now();
-        let sources = open_sources(&loaded, base, &Vec::new(), None, &Progress::default()).await.unwrap();
+        let sources = open_sources(&loaded, base, &Vec::new(), None, &Vault::default(), &Progress::default()).await.unwrap();
         let source = sources.values().next().unwrap();
         let live = idle(source, &loaded.pipeline.resources, Location::open("staging", base).unwrap());
         let view = live.view(0, None);
