@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Error, Kind, Result};
 use crate::storage::Location;
+use crate::storage::is_out_of_range;
 use crate::storage::steady::replaced;
 
 /// Bytes of a unit that are fetched ahead of what is decoded, beside one row group in any case.
@@ -32,9 +33,15 @@ pub(super) async fn fetch(at: &Location, e_tag: Option<&str>, range: Range<u64>)
 
 /// The same, with the ETag of the object that was read.
 pub(super) async fn fetch_tagged(at: &Location, e_tag: Option<&str>, range: Range<u64>) -> object_store::Result<(Bytes, Option<String>)> {
+    let wanted = range.end - range.start;
     let got = open_tagged(at, e_tag, Some(range)).await?;
     let found = got.meta.e_tag.clone();
-    Ok((got.bytes().await?, found))
+    let bytes = got.bytes().await?;
+    if bytes.len() as u64 != wanted {
+        let source = format!("{} bytes are there, {wanted} were", bytes.len()).into();
+        return Err(object_store::Error::Precondition { path: at.path.to_string(), source });
+    }
+    Ok((bytes, found))
 }
 
 /// Begins to read an object, whole or in part, of the version that the ETag names.
@@ -51,8 +58,11 @@ pub(super) async fn open_tagged(at: &Location, e_tag: Option<&str>, range: Optio
 /// The store failed, which says nothing about the shard; unless the shard is another one by now.
 pub(super) fn unreachable(e: object_store::Error, at: &Location) -> Error {
     let e = match e {
-        object_store::Error::Precondition { .. } => Error::new(Kind::Storage, "the shard was replaced while the run read it")
-            .hint("run again once nobody writes there; put new data under new names"),
+        // One that has become shorter is another one too, whatever the server knows of If-Match.
+        e if matches!(e, object_store::Error::Precondition { .. }) || is_out_of_range(&e) => {
+            Error::new(Kind::Storage, "the shard was replaced while the run read it")
+                .hint("run again once nobody writes there; put new data under new names")
+        }
         object_store::Error::NotFound { .. } => {
             Error::new(Kind::Storage, "the shard was there when the run began, and is gone").hint("run again once nobody writes there")
         }

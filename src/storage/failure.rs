@@ -105,6 +105,12 @@ fn status(text: &str) -> Option<u16> {
     text.get(at..at + 3)?.parse().ok()
 }
 
+/// Whether an object is shorter than what was asked for.
+pub(crate) fn is_out_of_range(e: &StoreError) -> bool {
+    let text = chain(e);
+    matches!(e, StoreError::Generic { .. }) && (status(&text) == Some(416) || text.contains("but object was only"))
+}
+
 /// The `<Code>` of an S3 error.
 fn code(text: &str) -> Option<&str> {
     let begin = text.find("<Code>")? + "<Code>".len();
@@ -309,6 +315,8 @@ mod tests {
         assert!(Error::from(reset()).is_passing());
         let e = Error::from(given_up(reset(), Duration::from_secs(7)));
         assert!(!e.is_passing() && e.message() == "reset by peer (given up after 7.0 s)", "{e}");
+        let shorter = generic("Server returned non-2xx status code: 416 Range Not Satisfiable: <Code>InvalidRange</Code>");
+        assert!(is_out_of_range(&shorter) && !is_passing(&shorter) && !is_out_of_range(&reset()));
         // The way through a writer of Parquet and its `io::Error` keeps it what it is.
         let inner: std::io::Error = reset().into();
         let e = Error::from(parquet::errors::ParquetError::from(inner));

@@ -39,7 +39,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 
 use crate::error::{Error, Result};
 use crate::spec::stores::{StoreSpec, Stores};
-pub(crate) use failure::stored;
+pub(crate) use failure::{is_out_of_range, stored};
 use steady::{Limits, Steady};
 pub use upload::again;
 use uri::{Scheme, Target};

@@ -35,7 +35,7 @@ impl Bench {
     fn stores(&self, retry_s: u64) -> String {
         let endpoint = self.server.endpoint();
         format!(
-            "{{ 's3://': {{ endpoint: '{endpoint}', region: us-east-1, allow_http: true, credentials_file: keys, retry_s: {retry_s}, timeout_s: 5 }} }}"
+            "{{ 's3://': {{ endpoint: '{endpoint}', region: us-east-1, allow_http: true, credentials_file: keys, retry_s: {retry_s}, timeout_s: 30 }} }}"
         )
     }
 

@@ -260,7 +260,10 @@ impl Front {
         }
         if let Some((key, from, by)) = plan.replaced.filter(|(key, from, _)| asked == Asked::Get && path.ends_with(key) && *from == times) {
             assert!(from > 0, "this server's listing has no ETag: what is replaced before the first reading is what is read");
-            std::fs::write(self.bucket.join(key), by).unwrap();
+            // At once, as stores do it.
+            let beside = self.bucket.with_extension("new");
+            std::fs::write(&beside, by).unwrap();
+            std::fs::rename(beside, self.bucket.join(key)).unwrap();
         }
         let delay = plan.delay_of.filter(|(of, _)| *of == asked).map_or(plan.delay, |(_, delay)| delay);
         (fault, delay)
