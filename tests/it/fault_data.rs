@@ -33,9 +33,12 @@ pub fn shard_path(shard: usize) -> Path {
     Path::from(format!("in/part-{shard}.parquet"))
 }
 
+/// Shards made so far, by number, size and whether they are the replaced ones.
+type Shards = HashMap<(usize, Size, bool), Bytes>;
+
 /// An input shard, made once.
 pub fn shard(shard: usize, size: Size, changed: bool) -> Bytes {
-    static MADE: LazyLock<Mutex<HashMap<(usize, Size, bool), Bytes>>> = LazyLock::new(Mutex::default);
+    static MADE: LazyLock<Mutex<Shards>> = LazyLock::new(Mutex::default);
     MADE.lock().unwrap().entry((shard, size, changed)).or_insert_with(|| made(shard, size, changed)).clone()
 }
 
