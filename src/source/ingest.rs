@@ -23,9 +23,11 @@ mod ipc;
 mod json;
 mod out;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
+use futures::FutureExt;
 use indexmap::IndexMap;
 use object_store::memory::InMemory;
 use serde::{Deserialize, Serialize};
@@ -63,7 +65,7 @@ const FORMAT: &str = "feedline-ingest/v1";
 pub async fn ingest(found: &Found, spec: &SourceSpec, dataset: Option<&Location>, keys: &FileKeys, vault: &Vault) -> Result<Shard> {
     let place = found.location.display();
     match (found.format, dataset) {
-        (Format::Parquet, _) => open_shard(found, keys).await,
+        (Format::Parquet, _) => AssertUnwindSafe(open_shard(found, keys)).catch_unwind().await.unwrap_or_else(|_| Err(gave_up().at(place))),
         (_, Some(root)) => staged(found, spec, root, vault).await.map_err(|e| e.at(place)),
         (_, None) => glance(found, spec).await.map_err(|e| e.at(place)),
     }
@@ -159,12 +161,16 @@ async fn convert(found: &Found, spec: &SourceSpec, limit: Option<u64>, rows: &Lo
     let reading = tokio::task::spawn_blocking(move || read(&job, format, out));
     let written = pieces.write(rows, lines).await;
     let read = reading.await.unwrap_or_else(|e| match e.is_panic() {
-        // Only damage that the format's own checks miss gets here.
-        true => Err(Error::input("the file is damaged: its reader gave up")),
+        true => Err(gave_up()),
         false => Err(e.into()),
     });
     // Where writing fails, reading ends for that reason alone.
     written.and(read)
+}
+
+/// The library that reads a format panicked: it does so of damage that its own checks miss, such as an Arrow schema of types that do not exist.
+fn gave_up() -> Error {
+    Error::input("the file is damaged: its reader gave up")
 }
 
 fn read(job: &Job, format: Format, mut out: Out) -> Result<Done> {

@@ -508,3 +508,10 @@ async fn a_missing_object_is_the_stores_error() {
     let spec = Case::new("x", "").spec();
     assert_eq!(ingest(&found, &spec, None, &FileKeys::default(), &Vault::default()).await.unwrap_err().kind(), Kind::Storage);
 }
+
+/// Found by fuzzing: the Parquet footer is whole, but the Arrow schema in it has a type that makes the library panic.
+#[tokio::test]
+async fn a_reader_that_panics_is_a_damaged_file() {
+    let e = Case::new("a.parquet", include_bytes!("../../../tests/damaged/schema-of-noise.parquet")).error().await;
+    assert_eq!((e.kind(), e.message()), (Kind::Input, "the file is damaged: its reader gave up"));
+}
