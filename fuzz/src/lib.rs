@@ -11,9 +11,9 @@ use feedline::dataset::diff::Diff;
 use feedline::feed::{FeedState, spec_of};
 use feedline::quality::html;
 use feedline::quality::report::Report;
-use feedline::source::{Source, discover, ingest::ingest, open_shard};
+use feedline::source::{Source, discover, ingest::ingest};
 use feedline::spec;
-use feedline::spec::pipeline::{Format, SourceSpec};
+use feedline::spec::pipeline::SourceSpec;
 use tokio::runtime::Runtime;
 
 /// A target's work.
@@ -78,7 +78,7 @@ pub fn overrides(data: &[u8]) {
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().unwrap());
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
-/// Reads a file of a text format to the end into memory, as `validate` would; then opens what came of it.
+/// Opens a file as `validate` does: of Parquet the footer, of other formats the first records.
 fn read(data: &[u8], name: &str, options: serde_json::Value) {
     let mut spec = serde_json::json!({ "uri": name });
     if let (Some(spec), Some(options)) = (spec.as_object_mut(), options.as_object()) {
@@ -88,11 +88,8 @@ fn read(data: &[u8], name: &str, options: serde_json::Value) {
     let folder: &Path = FOLDER.path();
     std::fs::write(folder.join(name), data).unwrap();
     let shard = RUNTIME.block_on(async {
-        let found = discover("fuzz", &spec, folder).await?.remove(0);
-        match found.format {
-            Format::Parquet => open_shard(&found, &FileKeys::default()).await,
-            _ => ingest(&found, &spec, None, &FileKeys::default(), &Vault::default()).await,
-        }
+        let found = discover("fuzz", &spec, folder, &Default::default()).await?.remove(0);
+        ingest(&found, &spec, None, &FileKeys::default(), &Vault::default()).await
     });
     match shard {
         Ok(shard) => {
@@ -102,8 +99,8 @@ fn read(data: &[u8], name: &str, options: serde_json::Value) {
                 assert_eq!(units.iter().map(|u| u64::from(u.rows)).sum::<u64>(), rows);
             }
         }
-        // The reader runs on a thread of its own, whose panic is caught and told of as damage.
-        Err(e) => assert!(!e.message().contains("its reader gave up"), "{e}"),
+        // A panic is caught and told of as damage. What reads text is Feedline's own and has no reason to; the libraries of the others have.
+        Err(e) => assert!(!e.message().contains("its reader gave up") || name.contains("arrow") || name.contains("parquet"), "{e}"),
     }
 }
 

@@ -76,36 +76,50 @@ pub fn load(
     overrides: &[(String, String)],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> std::result::Result<Loaded, SpecErrors> {
-    load_with(REGISTRY, text, name, overrides, Some(env))
+    load_with(REGISTRY, text, name, overrides, env)
 }
 
 /// Loads what [`Loaded::resolved`] kept, for example in a manifest: its variables are resolved already, and `${…}` in it or in an override is text.
 /// Errors hold every mistake at once.
 pub fn reload(resolved: &serde_json::Value, name: &str, overrides: &[(String, String)]) -> std::result::Result<Loaded, SpecErrors> {
-    load_with(REGISTRY, &resolved.to_string(), name, overrides, None)
+    // Not by way of text: JSON holds characters that YAML does not.
+    settle(REGISTRY, SpecSource::new(name, &resolved.to_string()), Node::from(resolved), Budget::default(), Vec::new(), overrides, None)
 }
 
 /// Gives the value of an environment variable.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// [`load`] with the stages given; without an environment, `${…}` is text.
+/// [`load`] with the stages given.
 pub(crate) fn load_with(
     registry: &'static [StageDef],
     text: &str,
     name: &str,
     overrides: &[(String, String)],
-    env: Option<Env<'_>>,
+    env: Env<'_>,
 ) -> std::result::Result<Loaded, SpecErrors> {
-    let mut source = SpecSource::new(name, text);
+    let source = SpecSource::new(name, text);
     let mut budget = Budget::default();
     let parsed = yaml::parse(text, 0, 0, &mut budget);
     let mut flaws = parsed.flaws;
-    let Some(mut root) = parsed.root else {
+    let Some(root) = parsed.root else {
         if flaws.is_empty() {
             flaws.push(Flaw::new(Place::default(), Mistake::new("", "the spec is empty").help(BEGIN)));
         }
         return Err(SpecErrors::new(source, flaws));
     };
+    settle(registry, source, root, budget, flaws, overrides, Some(env))
+}
+
+/// A tree to a spec. Without an environment, `${…}` is text.
+fn settle(
+    registry: &'static [StageDef],
+    mut source: SpecSource,
+    mut root: Node,
+    mut budget: Budget,
+    mut flaws: Vec<Flaw>,
+    overrides: &[(String, String)],
+    env: Option<Env<'_>>,
+) -> std::result::Result<Loaded, SpecErrors> {
     if !matches!(root.value, Value::Map(_)) {
         let message = format!("a spec is a map of keys such as `sources`, `stages` and `sink`, but this is {}", root.words());
         flaws.push(Flaw::new(root.at, Mistake::new("", message).help(BEGIN)));

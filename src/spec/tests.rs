@@ -127,12 +127,12 @@ fn no_env(_: &str) -> Option<String> {
 }
 
 fn load_text(text: &str) -> std::result::Result<Loaded, SpecErrors> {
-    load_with(TEST, text, "pipeline.yaml", &[], Some(&no_env))
+    load_with(TEST, text, "pipeline.yaml", &[], &no_env)
 }
 
 fn load_set(text: &str, set: &[(&str, &str)]) -> std::result::Result<Loaded, SpecErrors> {
     let set: Vec<_> = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    load_with(TEST, text, "pipeline.yaml", &set, Some(&no_env))
+    load_with(TEST, text, "pipeline.yaml", &set, &no_env)
 }
 
 fn complaints(text: &str) -> String {
@@ -270,7 +270,7 @@ fn variables_take_the_type_that_is_asked_for() {
     let text = "apiVersion: feedline/v1\nname: ${NAME}\nvars: { raw: in, n: 3, none: null }\nsources: { a: { uri: \"${raw}/*.parquet\", hive: \"${YES}\" } }\n\
                 sink: { uri: out }\ndescription: \"$${raw} costs $5, ${n}$${n} ${EMPTY:-${none:-nothing}} $\"\nfeed: { batch_rows: \"${ROWS}\" }\nseed: \"${n}\"\n\
                 stages:\n  - clean: { fill_null: { a: \"${ZERO:-0}\", b: \"${WAY:-mean}\" } }\n";
-    let loaded = load_with(TEST, text, "p", &[], Some(&env)).unwrap_or_else(|e| panic!("{e}"));
+    let loaded = load_with(TEST, text, "p", &[], &env).unwrap_or_else(|e| panic!("{e}"));
     let p = &loaded.pipeline;
     assert_eq!((p.name.as_str(), p.sources["a"].uri.as_str(), p.seed), ("007", "in/*.parquet", 3));
     assert_eq!(p.description.as_deref(), Some("${raw} costs $5, 3${n} nothing $"));
@@ -457,4 +457,17 @@ proptest! {
     fn no_override_is_a_panic(path in "[a-z.0-9\"]{0,20}", value in "\\PC{0,40}") {
         let _ = load_set(GOOD, &[(&path, &value)]).map_err(|e| e.fancy(false));
     }
+}
+
+/// A manifest keeps a resolved spec as JSON: what comes back is the same, whatever its texts look like.
+#[test]
+fn a_resolved_spec_is_loaded_as_it_is() {
+    let set = [("description".to_owned(), "\"$${HOME} \\u007f \\u0001 : *a\"".to_owned()), ("vars.\u{7f}".to_owned(), "'1'".to_owned())];
+    let text = "apiVersion: feedline/v1\nname: x\nsources: { s: { uri: a } }\nstages: []\nsink: { uri: b }\n";
+    let loaded = load(text, "p", &set, &no_env).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(loaded.resolved["description"], "${HOME} \u{7f} \u{1} : *a");
+    let again = reload(&loaded.resolved, "the manifest", &[]).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(again.resolved, loaded.resolved);
+    let e = reload(&serde_json::json!({ "name": "x", "sources": 5 }), "the manifest", &[]).unwrap_err();
+    assert!(e.plain().starts_with("the manifest:"), "{e}");
 }
