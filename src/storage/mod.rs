@@ -260,7 +260,7 @@ fn registered(uri: &str) -> Option<(String, String)> {
 
 /// The options for a URI: those whose prefix fits and is the longest.
 fn options_for(root: &str, stores: &Stores) -> StoreSpec {
-    let fits = |prefix: &str| root.starts_with(prefix.trim_end_matches('/')) || prefix.trim_end_matches('/') == root;
+    let fits = |prefix: &str| root.starts_with(prefix.trim_end_matches('/'));
     stores
         .iter()
         .filter(|(prefix, _)| fits(prefix))

@@ -102,7 +102,8 @@ fn every_pipeline_makes_the_same_version_from_and_to_every_store() {
     }
 }
 
-const SPEC: &str = "
+/// A run from `${FROM}` to `${TO}` with a decision, fits and a split.
+pub const SPEC: &str = "
 apiVersion: feedline/v1
 name: small
 sources: { raw: { uri: \"${FROM}/raw/*.parquet\" } }
