@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::plan::prefix::Prefix;
 use crate::source::{Unit, UnitReader};
 
-/// Units under way at most, for each reading thread.
-const UNITS_AHEAD: usize = 16;
+/// Units under way at most, for each reading thread: enough for a store that takes 64 requests at once, where shards are small.
+const UNITS_AHEAD: usize = 64;
 /// Their bytes as stored at most, beside one unit in any case.
 const BYTES_AHEAD: u64 = 32 << 20;
 

@@ -37,8 +37,8 @@ use crate::storage::Location;
 /// Sides up to this size (uncompressed) are held in memory for lookups; `join` decides by the same number.
 pub const LOOKUP_BYTES: u64 = 64 << 20;
 
-/// Footers that are asked for at once.
-const FOOTERS: usize = 64;
+/// Footers under way at once: twice what a store takes by default, so that one late answer, which the others wait behind, idles nothing.
+const FOOTERS: usize = 128;
 
 /// How to run.
 #[derive(Debug, Clone, Default)]
