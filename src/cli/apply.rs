@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{block_on, dataset, print};
+use super::{DatasetArgs, block_on, print};
 use crate::engine::apply::apply;
 use crate::error::{Error, Result};
 use crate::spec;
@@ -19,9 +19,9 @@ New data goes through the stages with what was learned from the training data: s
 The result is complete once FOLDER holds `_SUCCESS`, which is written last and lists every file with its rows, size and hash. Files beside no
 `_SUCCESS` are of an apply that did not end: do not read them.")]
 pub struct ApplyArgs {
-    /// The dataset whose stages and statistics are used.
-    #[arg(value_name = "DATASET")]
-    pub dataset: String,
+    /// The dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
     /// The new data: a file, a folder or a glob.
     #[arg(value_name = "INPUT")]
     pub input: String,
@@ -37,7 +37,7 @@ pub struct ApplyArgs {
 }
 
 pub(super) fn run(args: &ApplyArgs) -> Result<u8> {
-    let dataset = dataset(&args.dataset)?;
+    let dataset = args.dataset.open()?;
     let manifest = block_on(1, dataset.manifest(args.version))?;
     let here = std::env::current_dir()?;
     let main = manifest.run.uris.keys().next().ok_or_else(|| Error::input("the manifest names no source"))?;
@@ -45,7 +45,10 @@ pub(super) fn run(args: &ApplyArgs) -> Result<u8> {
     let set = |name: &str, uri: &str| Ok((format!("sources.\"{name}\".uri"), serde_json::to_string(uri)?));
     let mut overrides = vec![set(main, &args.input)?, ("sink.uri".to_owned(), serde_json::to_string(&args.to)?)];
     overrides.extend(manifest.run.uris.iter().skip(1).map(|(name, uri)| set(name, uri)).collect::<Result<Vec<_>>>()?);
-    let loaded = spec::reload(&manifest.spec, "the manifest's spec", &overrides)?;
+    let mut loaded = spec::reload(&manifest.spec, "the manifest's spec", &overrides)?;
+    if let Some(stores) = args.dataset.stores.open()? {
+        loaded.pipeline.stores = stores;
+    }
     let to = Location::open_with(&args.to, &here, &loaded.pipeline.stores)?;
     let applied = block_on(loaded.pipeline.resources.threads, apply(&loaded, &here, &manifest, &to, args.overwrite))?;
     if !applied.missing.is_empty() {

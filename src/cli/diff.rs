@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{block_on, dataset, print};
+use super::{DatasetArgs, block_on, print};
 use crate::dataset::diff::Diff;
 use crate::error::{Error, Result};
 
@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
   feedline diff out/teahouse          # the latest version against the one before
   feedline diff out/teahouse 3 7")]
 pub struct DiffArgs {
-    /// The dataset's folder.
-    #[arg(value_name = "DATASET")]
-    pub dataset: String,
+    /// The dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
     /// The older version; by default the one before `NEW`.
     #[arg(value_name = "OLD")]
     pub old: Option<u64>,
@@ -27,7 +27,7 @@ pub struct DiffArgs {
 }
 
 pub(super) fn run(args: &DiffArgs) -> Result<u8> {
-    let dataset = dataset(&args.dataset)?;
+    let dataset = args.dataset.open()?;
     let diff = block_on(1, async {
         let new = dataset.manifest(args.new).await?;
         let old = match args.old.or(new.parent) {

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::{block_on, print};
+use super::{StoresArgs, block_on, print};
 use crate::error::{Error, Kind, Result};
-use crate::spec::stores::{StoreSpec, Stores};
 use crate::storage::Location;
 use crate::storage::doctor::{Check, examine};
 
@@ -17,12 +16,17 @@ use crate::storage::doctor::{Check, examine};
   feedline doctor hdfs://name/datasets --json
   feedline doctor s3://bucket/raw --read-only      # where you may only read
 
-Settings come from the environment (AWS_…, HADOOP_CONF_DIR, HADOOP_USER_NAME, …).
+  feedline doctor s3://bucket/datasets --stores pipeline.yaml
+
+Settings come from the environment (AWS_…, HADOOP_CONF_DIR, HADOOP_USER_NAME, …), or from a spec's `stores`.
 What is written is removed again. Exit codes: 0 healthy, 3 something is wrong, 64 not a URI.")]
 pub struct DoctorArgs {
     /// The folder to look at: where a dataset shall go, or where data lies.
     #[arg(value_name = "URI")]
     pub uri: String,
+    /// How stores are reached.
+    #[command(flatten)]
+    pub stores: StoresArgs,
     /// Only list: write nothing.
     #[arg(long)]
     pub read_only: bool,
@@ -35,9 +39,14 @@ pub struct DoctorArgs {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> Result<u8> {
-    let impatient = StoreSpec { retry_s: args.patience, timeout_s: args.patience.max(1), ..Default::default() };
-    let scheme = args.uri.split_once("://").map(|(scheme, _)| (format!("{scheme}://"), impatient));
-    let at = Location::open_with(&args.uri, Path::new("."), &scheme.into_iter().collect::<Stores>())?;
+    let mut stores = args.stores.open()?.unwrap_or_default();
+    if let Some((scheme, _)) = args.uri.split_once("://") {
+        stores.entry(format!("{scheme}://")).or_default();
+    }
+    for store in stores.values_mut() {
+        (store.retry_s, store.timeout_s) = (args.patience, args.patience.max(1));
+    }
+    let at = Location::open_with(&args.uri, Path::new("."), &stores)?;
     let checks = block_on(2, async { Ok(examine(&at, args.read_only).await) })?;
     let sick = checks.iter().find(|c| !c.ok);
     if args.json {

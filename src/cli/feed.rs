@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{block_on, dataset, print};
+use super::{DatasetArgs, block_on, print};
 use crate::error::Result;
 use crate::feed::{Feed, FeedOptions, drive, spec_of};
 
@@ -14,9 +14,9 @@ use crate::feed::{Feed, FeedOptions, drive, spec_of};
 
 Reads batches as a trainer would, and says how fast they come.")]
 pub struct FeedArgs {
-    /// The dataset's folder.
-    #[arg(value_name = "DATASET")]
-    pub dataset: String,
+    /// The dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
     /// The version; by default the latest.
     #[arg(long, value_name = "N")]
     pub version: Option<u64>,
@@ -47,7 +47,7 @@ pub struct FeedArgs {
 }
 
 pub(super) fn run(args: &FeedArgs) -> Result<u8> {
-    let dataset = dataset(&args.dataset)?;
+    let dataset = args.dataset.open()?;
     let manifest = block_on(1, dataset.manifest(args.version))?;
     let mut spec = spec_of(&manifest)?;
     if let Some(rows) = args.batch_rows {

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{block_on, dataset, print};
-use crate::dataset::gc::{GcOptions, gc};
+use super::{DatasetArgs, block_on, print};
+use crate::dataset::gc::{GcOptions, Swept, gc};
 use crate::error::Result;
 use crate::sink::lease::Lease;
 
@@ -13,9 +13,9 @@ use crate::sink::lease::Lease;
   feedline gc out/teahouse --dry-run      # what would be removed?
   feedline gc out/teahouse --keep 5")]
 pub struct GcArgs {
-    /// The dataset's folder.
-    #[arg(value_name = "DATASET")]
-    pub dataset: String,
+    /// The dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
     /// How many of the latest versions stay; by default all, and only what no version names is removed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub keep: Option<u64>,
@@ -28,18 +28,21 @@ pub struct GcArgs {
 }
 
 pub(super) fn run(args: &GcArgs) -> Result<u8> {
-    let dataset = dataset(&args.dataset)?;
+    let dataset = args.dataset.open()?;
     let options = GcOptions { keep: args.keep, older_than_hours: args.older_than_hours, dry_run: args.dry_run };
-    let swept = block_on(2, async {
+    let mut swept = Swept::default();
+    let ended = block_on(2, async {
         let lease = Lease::take(&dataset.root).await?;
-        let swept = gc(&dataset, &options).await;
+        let ended = gc(&dataset, &options, &mut swept).await;
         lease.release().await;
-        swept
-    })?;
+        ended
+    });
     for path in &swept.paths {
         print(&format!("{path}\n"))?;
     }
-    let verb = if args.dry_run { "would remove" } else { "removed" };
-    print(&format!("{verb} {} objects, {}\n", swept.paths.len(), bytesize::ByteSize(swept.bytes)))?;
-    Ok(0)
+    if ended.is_ok() || !swept.paths.is_empty() {
+        let verb = if args.dry_run { "would remove" } else { "removed" };
+        print(&format!("{verb} {} objects, {}\n", swept.paths.len(), bytesize::ByteSize(swept.bytes)))?;
+    }
+    ended.map(|()| 0)
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{block_on, dataset, print};
+use super::{DatasetArgs, block_on, print};
 use crate::dataset::Manifest;
 use crate::error::Result;
 
@@ -12,16 +12,16 @@ use crate::error::Result;
   feedline ls out/teahouse
   feedline ls out/teahouse --json")]
 pub struct LsArgs {
-    /// The dataset's folder.
-    #[arg(value_name = "DATASET")]
-    pub dataset: String,
+    /// The dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
     /// Print the versions as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
 pub(super) fn run(args: &LsArgs) -> Result<u8> {
-    let dataset = dataset(&args.dataset)?;
+    let dataset = args.dataset.open()?;
     let versions = block_on(1, async {
         let mut manifests = Vec::new();
         for version in dataset.versions().await? {

@@ -5,6 +5,7 @@
 
 pub mod apply;
 mod completions;
+mod dataset_args;
 pub mod diff;
 mod doctor;
 pub mod feed;
@@ -29,9 +30,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::storage::Location;
+pub use dataset_args::{DatasetArgs, StoresArgs};
 pub use logging::LogFormat;
 pub use spec_args::SpecArgs;
 
@@ -174,11 +174,6 @@ fn dispatch(command: Command, global: GlobalArgs) -> Result<u8> {
 /// Runs a future on so many threads.
 pub(crate) fn block_on<T>(threads: usize, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads.max(1)).enable_all().build()?.block_on(work)
-}
-
-/// The dataset a command line names.
-pub(crate) fn dataset(uri: &str) -> Result<Dataset> {
-    Ok(Dataset::new(Location::open(uri, std::path::Path::new("."))?))
 }
 
 /// Writes a result to stdout. A reader that has gone (`feedline … | head`) is no error.

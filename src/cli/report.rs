@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{block_on, dataset, print};
+use super::{DatasetArgs, block_on, print};
 use crate::error::{Error, Result};
 use crate::quality::html;
 use crate::quality::report::Report;
@@ -16,9 +16,9 @@ use crate::quality::report::Report;
   feedline report out/teahouse --format html --to report.html
   feedline report out/teahouse --version 7 --format json")]
 pub struct ReportArgs {
-    /// The dataset's folder.
-    #[arg(value_name = "DATASET")]
-    pub dataset: String,
+    /// The dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
     /// The version; by default the latest.
     #[arg(long, value_name = "N")]
     pub version: Option<u64>,
@@ -43,7 +43,7 @@ pub enum ReportFormat {
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<u8> {
-    let dataset = dataset(&args.dataset)?;
+    let dataset = args.dataset.open()?;
     let report = block_on(1, async {
         let manifest = dataset.manifest(args.version).await?;
         let at = dataset.root.child(&format!("_feedline/reports/{:08}/report.json", manifest.version));

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{block_on, dataset, print};
+use super::{DatasetArgs, block_on, print};
 use crate::dataset::verify::{verify, verify_rows};
 use crate::error::{Error, Kind, Result};
 
@@ -13,9 +13,9 @@ use crate::error::{Error, Kind, Result};
   feedline verify out/teahouse --version 3
   feedline verify out/teahouse --rows         # an encrypted version, with its keys")]
 pub struct VerifyArgs {
-    /// The dataset's folder.
-    #[arg(value_name = "DATASET")]
-    pub dataset: String,
+    /// The dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArgs,
     /// The version; by default the latest.
     #[arg(long, value_name = "N")]
     pub version: Option<u64>,
@@ -28,7 +28,7 @@ pub struct VerifyArgs {
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<u8> {
-    let dataset = dataset(&args.dataset)?;
+    let dataset = args.dataset.open()?;
     let (manifest, faults) = block_on(2, async {
         let manifest = dataset.manifest(args.version).await?;
         let mut faults = verify(&dataset, &manifest).await?;

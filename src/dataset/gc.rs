@@ -28,8 +28,12 @@ pub struct Swept {
     pub bytes: u64,
 }
 
-/// Removes. Manifests go first, so that no manifest ever names a file that is gone. The caller holds the lease.
-pub async fn gc(dataset: &Dataset, options: &GcOptions) -> Result<Swept> {
+/// Removes. Manifests go first, so that no manifest ever names a file that is gone. The caller holds the lease. `swept` tells what went, of a sweep that
+/// fails half-way too.
+///
+/// # Errors
+/// What the store says to a listing or a removal.
+pub async fn gc(dataset: &Dataset, options: &GcOptions, swept: &mut Swept) -> Result<()> {
     let versions = dataset.versions().await?;
     let stay = options.keep.map_or(versions.len(), |keep| keep as usize).min(versions.len());
     let (gone, kept) = versions.split_at(versions.len() - stay);
@@ -42,11 +46,10 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions) -> Result<Swept> {
     for version in gone {
         freed.extend(files(&dataset.manifest(Some(*version)).await?));
     }
-    let mut swept = Swept::default();
     for version in gone {
         let path = Dataset::manifest_path(*version);
         if let Some(meta) = dataset.root.child(&path).head().await? {
-            remove(dataset, path, &meta, options, &mut swept).await?;
+            remove(dataset, path, &meta, options, swept).await?;
         }
     }
     let oldest = Utc::now() - Duration::hours(i64::try_from(options.older_than_hours).unwrap_or(i64::MAX / 3_600_000));
@@ -61,7 +64,7 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions) -> Result<Swept> {
             let of_gone = freed.contains(&path) || gone.iter().any(|v| path.contains(&format!("/{v:08}/")));
             let of_kept = named.contains(&path) || kept.iter().any(|v| path.starts_with(&format!("_feedline/reports/{v:08}/")));
             if !of_kept && (of_gone || meta.last_modified <= oldest) {
-                remove(dataset, path, &meta, options, &mut swept).await?;
+                remove(dataset, path, &meta, options, swept).await?;
             }
         }
     }
@@ -74,8 +77,7 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions) -> Result<Swept> {
             swept.paths.push(path.display().to_string());
         }
     }
-    abort_uploads(dataset, oldest, options, &mut swept).await?;
-    Ok(swept)
+    abort_uploads(dataset, oldest, options, swept).await
 }
 
 /// Whether a file is one that HDFS was still writing: `.NAME.tmp.N` stands beside the name until it is whole.

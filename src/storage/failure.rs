@@ -26,7 +26,8 @@ fn cause_passes(cause: &(dyn std::error::Error + 'static)) -> bool {
         return false;
     }
     if let Some(status) = status(&text) {
-        return status >= 500 || matches!(status, 408 | 425 | 429);
+        // What is not implemented will not be in a minute.
+        return (status >= 500 && status != 501) || matches!(status, 408 | 425 | 429);
     }
     // A library's own error around a known one says nothing.
     let known = causes().find_map(|e| {
@@ -142,6 +143,14 @@ fn s3_words(code: &str) -> Option<(&'static str, &'static str)> {
         }
         _ => return None,
     })
+}
+
+/// What an answer of S3 that tells of a failure means: in words, and what to do.
+pub(super) fn s3_answer(status: u16, body: &str) -> (String, &'static str) {
+    match code(body).and_then(s3_words) {
+        Some((words, hint)) => (words.to_owned(), hint),
+        None => (format!("the server answers {status}"), "run again later"),
+    }
 }
 
 /// What HDFS means by an exception: in words, and what to do.
@@ -301,7 +310,7 @@ mod tests {
     fn what_passes_is_told_from_what_stays() {
         let answer = |status: &str| generic(format!("Server returned non-2xx status code: {status}: <x/>"));
         assert!(is_passing(&answer("503 Service Unavailable")) && is_passing(&answer("429 Too Many Requests")));
-        assert!(!is_passing(&answer("403 Forbidden")) && !is_passing(&answer("400 Bad Request")));
+        assert!(!is_passing(&answer("403 Forbidden")) && !is_passing(&answer("400 Bad Request")) && !is_passing(&answer("501 x")));
         assert!(is_passing(&generic(std::io::Error::new(std::io::ErrorKind::ConnectionReset, "x"))));
         assert!(!is_passing(&generic(std::io::Error::new(std::io::ErrorKind::PermissionDenied, "x"))));
         let rpc = |class: &str| generic(HdfsError::RPCError(format!("org.apache.hadoop.{class}"), "x".into()));

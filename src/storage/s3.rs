@@ -6,12 +6,14 @@ use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer};
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::path::Path;
 use object_store::{ClientOptions, RetryConfig};
 use serde::Deserialize;
 
+use super::failure::s3_answer;
 use super::http::Connector;
 use super::profile::{Profile, Wanted};
 use crate::error::{Error, Result};
@@ -151,7 +153,7 @@ pub fn client_options(spec: &StoreSpec) -> ClientOptions {
     ClientOptions::new().with_timeout(Duration::from_secs(spec.timeout_s)).with_connect_timeout(Duration::from_secs(spec.timeout_s.min(5)))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Listing {
     #[serde(default)]
@@ -204,7 +206,8 @@ impl Bucket {
         }
         // Signatures are over `%20`, which a form writes as `+`.
         let url = url.as_str().replace('+', "%20");
-        let failed = |e: &dyn std::fmt::Display| Error::storage(format!("cannot list unfinished uploads: {e}")).hint("run again");
+        let broken = |e: &dyn std::fmt::Display| Error::storage(format!("cannot list unfinished uploads: {e}"));
+        let failed = |e: &dyn std::fmt::Display| broken(e).hint("run again");
         let mut request = http::Request::get(url).body(object_store::client::HttpRequestBody::empty()).map_err(|e| failed(&e))?;
         if !self.anonymous {
             let credential = self.store.credentials().get_credential().await?;
@@ -213,8 +216,15 @@ impl Bucket {
         let answer = self.client.execute(request).await.map_err(|e| failed(&e))?;
         let status = answer.status();
         let body = answer.into_body().bytes().await.map_err(|e| failed(&e))?;
+        if matches!(status, StatusCode::NOT_IMPLEMENTED | StatusCode::METHOD_NOT_ALLOWED) {
+            tracing::warn!(
+                "this server lists no unfinished uploads: what killed runs sent stays there, unless a rule of the bucket aborts them"
+            );
+            return Ok(Listing::default());
+        }
         if !status.is_success() {
-            return Err(failed(&format!("the server answers {status}")));
+            let (words, hint) = s3_answer(status.as_u16(), &String::from_utf8_lossy(&body));
+            return Err(broken(&words).hint(hint));
         }
         quick_xml::de::from_reader(body.as_ref()).map_err(|e| failed(&e))
     }

@@ -10,6 +10,7 @@ use feedline::storage::Location;
 
 use crate::fault_data::{SHARDS, Size, run_spec, shard, shard_path, spec, wrong_version};
 use crate::s3_server::{ACCESS_KEY, Asked, BUCKET, HttpFault, HttpPlan, S3Server, SECRET_KEY};
+use crate::support::Said;
 
 /// A server with input shards, and the keys' file.
 struct Bench {
@@ -146,16 +147,19 @@ fn s3_faults_that_stay_are_named_and_the_next_run_succeeds() {
     let bench = Bench::new(Size::Small);
     let hash = expected(&bench, Size::Small);
     let broken = [
-        (Asked::Get, "in/part-1", HttpFault::Before, "in/part-1.parquet", 3),
-        (Asked::Get, "in/part-2", HttpFault::Gone, "in/part-2.parquet", 3),
-        (Asked::Put, "/data/split", HttpFault::After, "/data/split=", 3),
-        (Asked::Put, "/versions/", HttpFault::Throttle, "/versions/00000001.json", 75),
+        (Asked::Get, "in/part-1", HttpFault::Before, "in/part-1.parquet", "S3 failed inside", 3),
+        (Asked::Get, "in/part-2", HttpFault::Gone, "in/part-2.parquet", "", 3),
+        (Asked::Get, "in/part-0", HttpFault::Expired, "in/part-0.parquet", "the session token has expired", 3),
+        (Asked::Put, "/data/split", HttpFault::After, "/data/split=", "S3 failed inside", 3),
+        (Asked::Put, "/data/split", HttpFault::Expired, "/data/split=", "the session token has expired", 3),
+        (Asked::Put, "/versions/", HttpFault::Throttle, "/versions/00000001.json", "S3 asks to slow down", 75),
     ];
-    for (i, (asked, part, fault, named, exit)) in broken.into_iter().enumerate() {
+    for (i, (asked, part, fault, named, cause, exit)) in broken.into_iter().enumerate() {
         bench.server.plan(HttpPlan { seed: 1, broken: Some((asked, part, fault)), ..Default::default() });
         let out = format!("out-{i}");
         let e = bench.run(&out, Size::Small, 1).unwrap_err();
-        assert!(e.to_string().contains(named) && e.exit_code() == exit && e.to_do().is_some(), "{i}: {e} ({})", e.exit_code());
+        let said = e.to_string();
+        assert!(said.contains(named) && said.contains(cause) && e.exit_code() == exit && e.to_do().is_some(), "{i}: {said} ({exit})");
         assert!(bench.objects(&format!("{out}/_feedline/versions")).is_empty());
         bench.server.plan(HttpPlan::default());
         bench.run(&out, Size::Small, 20).unwrap();
@@ -202,6 +206,34 @@ fn a_run_waits_for_an_s3_server_that_comes_back() {
     bench.server.start_again();
     run.join().unwrap().unwrap();
     assert_eq!(bench.wrong("out", &hash), None);
+}
+
+#[test]
+fn commands_reach_a_dataset_on_s3_as_a_spec_says() {
+    let bench = Bench::new(Size::Small);
+    // The file with the keys lies beside the spec, and the commands run elsewhere, with nothing in their environment.
+    let folder = bench.dir.path().join("specs");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::rename(bench.dir.path().join("keys"), folder.join("keys")).unwrap();
+    let stores = format!("stores: {}\n", bench.stores(20));
+    std::fs::write(folder.join("spec.yaml"), spec(&format!("s3://{BUCKET}"), "out", Size::Small, &stores)).unwrap();
+    let said = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_feedline"));
+        command.args(args).current_dir(bench.dir.path()).envs([("HOME", bench.dir.path()), ("NO_COLOR", "1".as_ref())]);
+        std::env::vars_os().filter(|(k, _)| k.to_string_lossy().starts_with("AWS_")).for_each(|(k, _)| _ = command.env_remove(k));
+        Said::by(&mut command)
+    };
+    said(&["run", "specs/spec.yaml"]).expect("run", 0, &[]);
+    let (out, parts, to) = (format!("s3://{BUCKET}/out"), format!("s3://{BUCKET}/in/*.parquet"), format!("s3://{BUCKET}/scored"));
+    for command in ["ls", "verify", "report", "gc", "feed"] {
+        said(&[command, &out, "--stores", "specs/spec.yaml"]).expect(command, 0, &[]);
+    }
+    // This server creates several times what should be created once; doctor would say so.
+    said(&["doctor", &out, "--read-only", "--stores", "specs/spec.yaml"]).expect("doctor", 0, &[]);
+    said(&["diff", &out, "--stores", "specs/spec.yaml"]).expect("diff", 64, &["there is only one version"]);
+    said(&["apply", &out, &parts, "--to", &to, "--stores", "specs/spec.yaml"]).expect("apply", 0, &[]);
+    assert_eq!(bench.objects("scored").len(), SHARDS + 1);
+    said(&["ls", &out, "--stores", "specs/none.yaml"]).expect("no such spec", 64, &["specs/none.yaml"]);
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub enum Asked {
 pub enum HttpFault {
     /// 503 SlowDown with `Retry-After: 1`.
     Throttle,
+    /// 400 ExpiredToken, as AWS answers once temporary keys are too old.
+    Expired,
     /// 500 before anything is done.
     Before,
     /// Done, then 500.
@@ -234,6 +236,7 @@ impl Front {
         tokio::time::sleep(delay).await;
         match fault {
             Some(HttpFault::Throttle) => return Ok(refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
+            Some(HttpFault::Expired) => return Ok(refusal(StatusCode::BAD_REQUEST, "ExpiredToken")),
             Some(HttpFault::Before) => return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
             Some(HttpFault::Gone) => return Err("gone by plan".into()),
             _ => {}
