@@ -432,5 +432,5 @@ fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 fn default_engine_batch_rows() -> usize {
-    8192
+    16_384
 }
