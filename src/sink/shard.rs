@@ -33,6 +33,8 @@ use crate::storage::Location;
 /// Rows that go to the writer at once. Fixed, because pages are cut by it: the same bytes whatever the engine's batches are. Large enough that a column's
 /// dictionary stays in the processor's cache for a while before the next column's takes its place.
 pub const WRITE_ROWS: usize = 32_768;
+/// Parts of a shard (10 MiB each) that are under way at once, at most: every split and thread has a shard of its own.
+const PARTS: usize = 4;
 /// Longest text shown of a column's smallest and largest value.
 const SHOWN: usize = 80;
 
@@ -136,7 +138,8 @@ impl ShardWriter {
 
     /// The writer of a shard with these first rows.
     fn open(&self, first: &RecordBatch) -> Result<AsyncArrowWriter<Hashed>> {
-        let sink = Hashed { inner: BufWriter::new(self.at.store.clone(), self.at.path.clone()), hash: self.hash.clone() };
+        let inner = BufWriter::new(self.at.store.clone(), self.at.path.clone()).with_max_concurrency(PARTS);
+        let sink = Hashed { inner, hash: self.hash.clone() };
         let properties = encoding::suited(self.options.properties.clone(), first, self.options.group_rows)?;
         let arrow = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         Ok(AsyncArrowWriter::try_new_with_options(sink, self.options.schema.clone(), arrow)?)

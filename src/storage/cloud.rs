@@ -11,18 +11,14 @@ use super::s3::{client_options, retry};
 use crate::error::Result;
 use crate::spec::stores::StoreSpec;
 
-fn connector(spec: &StoreSpec) -> Result<Connector> {
-    Ok(Connector { runtime: super::io::handle()?, patience: std::time::Duration::from_secs(spec.retry_s) })
-}
-
 /// Opens a bucket of Google's.
 pub fn gcs(bucket: &str, spec: &StoreSpec) -> Result<Arc<dyn ObjectStore>> {
     let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(retry(spec));
-    Ok(Arc::new(builder.with_client_options(client_options(spec)).with_http_connector(connector(spec)?).build()?))
+    Ok(Arc::new(builder.with_client_options(client_options(spec)).with_http_connector(Connector::new(spec)?).build()?))
 }
 
 /// Opens a container of Azure's: `container`, or `container@account.dfs.core.windows.net`.
 pub fn azure(root: &str, spec: &StoreSpec) -> Result<Arc<dyn ObjectStore>> {
     let builder = MicrosoftAzureBuilder::from_env().with_url(root).with_retry(retry(spec));
-    Ok(Arc::new(builder.with_client_options(client_options(spec)).with_http_connector(connector(spec)?).build()?))
+    Ok(Arc::new(builder.with_client_options(client_options(spec)).with_http_connector(Connector::new(spec)?).build()?))
 }

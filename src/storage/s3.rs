@@ -88,15 +88,14 @@ fn open_with(bucket: &str, spec: &StoreSpec, base: &FsPath, env: &dyn Fn(&str) -
         builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, host.clone()).with_endpoint(host);
     }
     let options = client_options(spec).with_allow_http(allow_http);
-    let connector = || Ok::<_, Error>(Connector { runtime: super::io::handle()?, patience: Duration::from_secs(spec.retry_s) });
     let store = builder
         .with_region(&region)
         .with_virtual_hosted_style_request(virtual_host)
         .with_retry(retry(spec))
         .with_client_options(options.clone())
-        .with_http_connector(connector()?)
+        .with_http_connector(Connector::new(spec)?)
         .build()?;
-    let client = connector()?.connect(&options)?;
+    let client = Connector::new(spec)?.connect(&options)?;
     Ok(Bucket { store: Arc::new(store), address, region, client, anonymous: spec.anonymous })
 }
 
@@ -148,9 +147,9 @@ pub fn retry(spec: &StoreSpec) -> RetryConfig {
     RetryConfig { max_retries: 1000, retry_timeout: Duration::from_secs(spec.retry_s), ..Default::default() }
 }
 
-/// Time-outs of a client.
+/// Time-outs of a client, beside those of [`Connector`].
 pub fn client_options(spec: &StoreSpec) -> ClientOptions {
-    ClientOptions::new().with_timeout(Duration::from_secs(spec.timeout_s)).with_connect_timeout(Duration::from_secs(spec.timeout_s.min(5)))
+    ClientOptions::new().with_timeout_disabled().with_connect_timeout(Duration::from_secs(spec.timeout_s.min(5)))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -110,11 +110,20 @@ impl Limits {
     pub(super) async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::time::timeout(self.silence, work).await.unwrap_or_else(|_| Err(silent(self.silence)))
     }
+
+    /// The same for sending so many bytes: the client below has its own limit for each request, of which one may wait for another.
+    pub(super) fn sending(self, bytes: usize) -> Self {
+        Self { silence: self.silence + super::http::sending(bytes) * 2, ..self }
+    }
 }
 
-fn silent(silence: Duration) -> object_store::Error {
-    let text = format!("no answer within {:.1} s", silence.as_secs_f64());
-    object_store::Error::Generic { store: "store", source: std::io::Error::new(std::io::ErrorKind::TimedOut, text).into() }
+fn silent(after: Duration) -> object_store::Error {
+    object_store::Error::Generic { store: "store", source: silence(after).into() }
+}
+
+/// Nothing was heard for so long.
+pub(super) fn silence(after: Duration) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {:.1} s", after.as_secs_f64()))
 }
 
 /// How often something was tried, and since when.
@@ -219,7 +228,8 @@ impl std::fmt::Display for Steady {
 impl ObjectStore for Steady {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let creates = options.mode == PutMode::Create;
-        let put = self.again("writing", path, || self.inner.put_opts(path, payload.clone(), options.clone())).await;
+        let sender = Self { limits: self.limits.sending(payload.content_length()), ..self.clone() };
+        let put = sender.again("writing", path, || self.inner.put_opts(path, payload.clone(), options.clone())).await;
         match put {
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
                 if creates && self.holds(path, &payload).await =>

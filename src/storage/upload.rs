@@ -49,7 +49,8 @@ impl Upload {
 impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let Some(inner) = &mut self.inner else { return async { Err(over()) }.boxed() };
-        let (part, limits) = (inner.put_part(data), self.limits);
+        let limits = self.limits.sending(data.content_length());
+        let part = inner.put_part(data);
         async move {
             let begin = Instant::now();
             let sent = limits.in_time(part).await;

@@ -33,15 +33,20 @@ impl Bench {
         Self { dir, server }
     }
 
-    fn stores(&self, retry_s: u64) -> String {
+    fn stores(&self, retry_s: u64, timeout_s: u64) -> String {
         let endpoint = self.server.endpoint();
         format!(
-            "{{ 's3://': {{ endpoint: '{endpoint}', region: us-east-1, allow_http: true, credentials_file: keys, retry_s: {retry_s}, timeout_s: 30 }} }}"
+            "{{ 's3://': {{ endpoint: '{endpoint}', region: us-east-1, allow_http: true, credentials_file: keys, retry_s: {retry_s}, \
+             timeout_s: {timeout_s} }} }}"
         )
     }
 
     fn run(&self, out: &str, size: Size, retry_s: u64) -> Result<Outcome> {
-        let text = spec(&format!("s3://{BUCKET}"), out, size, &format!("stores: {}\n", self.stores(retry_s)));
+        self.run_within(out, size, retry_s, 30)
+    }
+
+    fn run_within(&self, out: &str, size: Size, retry_s: u64, timeout_s: u64) -> Result<Outcome> {
+        let text = spec(&format!("s3://{BUCKET}"), out, size, &format!("stores: {}\n", self.stores(retry_s, timeout_s)));
         let base = self.dir.path();
         block_on(async { run_spec(&text, base).await })
     }
@@ -168,6 +173,27 @@ fn s3_faults_that_stay_are_named_and_the_next_run_succeeds() {
 }
 
 #[test]
+fn silence_is_what_counts_not_how_long_an_s3_transfer_takes() {
+    let bench = Bench::new(Size::Large);
+    let hash = expected(&bench, Size::Large);
+    // A part takes longer than the server may be silent, as on a slow link.
+    let parts = bench.server.count(Asked::Part, "/data/split");
+    bench.server.plan(HttpPlan { delay_of: Some((Asked::Part, Duration::from_secs(2))), ..Default::default() });
+    bench.run_within("out", Size::Large, 3, 1).unwrap();
+    assert_eq!(bench.wrong("out", &hash), None);
+    assert_eq!(bench.server.count(Asked::Part, "/data/split"), parts, "parts were sent more than once");
+    // A server that falls silent in mid-body is asked again for the rest.
+    bench.server.plan(HttpPlan { broken: Some((Asked::Get, "in/part-1", HttpFault::Stalled)), ..Default::default() });
+    bench.run_within("stalled", Size::Large, 10, 1).unwrap();
+    assert_eq!(bench.wrong("stalled", &hash), None);
+    assert!(bench.server.faults().keys().any(|(_, fault)| *fault == HttpFault::Stalled));
+    // One that says nothing at all is given up, in words.
+    bench.server.plan(HttpPlan { delay_of: Some((Asked::Get, Duration::from_secs(60))), ..Default::default() });
+    let e = bench.run_within("silent", Size::Large, 2, 1).unwrap_err();
+    assert!(e.to_string().contains("no answer within 1.0 s") && e.to_string().contains("in/part-"), "{e}");
+}
+
+#[test]
 fn an_s3_input_replaced_while_it_is_read_is_reported() {
     let bench = Bench::new(Size::Small);
     let mut hashes = Vec::new();
@@ -196,7 +222,7 @@ fn a_run_waits_for_an_s3_server_that_comes_back() {
     let hash = expected(&bench, Size::Small);
     // Slow enough that the server stops in the middle.
     bench.server.plan(HttpPlan { delay: Duration::from_millis(20), ..Default::default() });
-    let text = spec(&format!("s3://{BUCKET}"), "out", Size::Small, &format!("stores: {}\n", bench.stores(30)));
+    let text = spec(&format!("s3://{BUCKET}"), "out", Size::Small, &format!("stores: {}\n", bench.stores(30, 30)));
     let base = bench.dir.path().to_owned();
     let run = std::thread::spawn(move || block_on(async { run_spec(&text, &base).await }).map_err(|e| e.to_string()));
     wait_for("the first verdict", || bench.server.count(Asked::Put, "verdicts") > 0);
@@ -215,7 +241,7 @@ fn commands_reach_a_dataset_on_s3_as_a_spec_says() {
     let folder = bench.dir.path().join("specs");
     std::fs::create_dir(&folder).unwrap();
     std::fs::rename(bench.dir.path().join("keys"), folder.join("keys")).unwrap();
-    let stores = format!("stores: {}\n", bench.stores(20));
+    let stores = format!("stores: {}\n", bench.stores(20, 30));
     std::fs::write(folder.join("spec.yaml"), spec(&format!("s3://{BUCKET}"), "out", Size::Small, &stores)).unwrap();
     let said = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_feedline"));

@@ -61,6 +61,8 @@ pub enum HttpFault {
     Cut,
     /// The body comes in pieces, with pauses.
     Slow,
+    /// Nothing comes any more in mid-body, and the connection stays open; the next time all is well.
+    Stalled,
 }
 
 /// What goes wrong.
@@ -82,7 +84,10 @@ pub struct HttpPlan {
 impl HttpPlan {
     fn fault(&self, asked: Asked, path: &str, times: u64, in_a_row: u64) -> Option<HttpFault> {
         use HttpFault::{After, Before, Cut, Gone, GoneAfter, Slow, Throttle};
-        if let Some((_, _, fault)) = self.broken.filter(|(a, part, _)| *a == asked && path.contains(part)) {
+        let meant = |(of, part, fault): &(Asked, &str, HttpFault)| {
+            *of == asked && path.contains(part) && (*fault != HttpFault::Stalled || in_a_row == 0)
+        };
+        if let Some((_, _, fault)) = self.broken.filter(meant) {
             return Some(fault);
         }
         let kinds: &[HttpFault] = match asked {
@@ -284,9 +289,11 @@ async fn mangled(fault: HttpFault, answer: Response<Body>) -> Result<Response<Bo
     let (parts, body) = answer.into_parts();
     let bytes = BodyExt::collect(body).await?.to_bytes();
     let frame = |bytes| Ok::<_, Failed>(Frame::data(bytes));
+    let half = bytes.slice(..bytes.len() / 2);
     let body = if fault == HttpFault::Cut {
-        let half = bytes.slice(..bytes.len() / 2);
         Body::http_body_unsync(StreamBody::new(stream::iter([frame(half), Err("cut by plan".into())])))
+    } else if fault == HttpFault::Stalled {
+        Body::http_body_unsync(StreamBody::new(stream::iter([frame(half)]).chain(stream::pending())))
     } else {
         let piece = bytes.len().div_ceil(4).max(1);
         let pieces = (0..bytes.len()).step_by(piece).map(move |i| bytes.slice(i..(i + piece).min(bytes.len())));
