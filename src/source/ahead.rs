@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::error::{Error, Kind, Result};
 use crate::storage::Location;
 use crate::storage::is_out_of_range;
-use crate::storage::steady::replaced;
+use crate::storage::steady::is_same;
 
 /// Bytes of a unit that are fetched ahead of what is decoded, beside one row group in any case.
 const AHEAD_BYTES: u64 = 16 << 20;
@@ -48,11 +48,8 @@ pub(super) async fn fetch_tagged(at: &Location, e_tag: Option<&str>, range: Rang
 pub(super) async fn open_tagged(at: &Location, e_tag: Option<&str>, range: Option<Range<u64>>) -> object_store::Result<GetResult> {
     let options = GetOptions { range: range.map(GetRange::Bounded), if_match: e_tag.map(str::to_owned), ..Default::default() };
     let got = at.store.get_opts(&at.path, options).await?;
-    // Not every server knows If-Match.
-    match (e_tag, &got.meta.e_tag) {
-        (Some(wanted), Some(found)) if wanted != found => Err(replaced(&at.path, wanted, found)),
-        _ => Ok(got),
-    }
+    is_same(&at.path, e_tag, &got.meta)?;
+    Ok(got)
 }
 
 /// The store failed, which says nothing about the shard; unless the shard is another one by now.

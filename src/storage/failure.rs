@@ -118,7 +118,10 @@ fn code(text: &str) -> Option<&str> {
     text.get(begin..)?.split('<').next()
 }
 
-/// What S3 means by a code: in words, and what to do.
+/// A store that throttles: the one failure of this kind that is as good as a lease held by another, and ends with exit code 75.
+const SLOWER: &str = "the store asks to slow down";
+
+/// What S3 means by a code, or Azure, which writes its errors in the same form: in words, and what to do.
 fn s3_words(code: &str) -> Option<(&'static str, &'static str)> {
     Some(match code {
         "NoSuchBucket" => ("there is no such bucket", "check the bucket's name, and that the endpoint is the right one"),
@@ -133,8 +136,12 @@ fn s3_words(code: &str) -> Option<(&'static str, &'static str)> {
         }
         "RequestTimeTooSkewed" => ("this machine's clock is wrong", "set the clock; S3 takes requests within 15 minutes"),
         "AccessDenied" | "AllAccessDisabled" => ("S3 denies access", "give these keys the right to list, read and write there"),
-        "SlowDown" | "ServiceUnavailable" | "RequestLimitExceeded" | "TooManyRequests" => {
-            ("S3 asks to slow down", "run again later, or lower `requests` in the spec's `stores`")
+        "SlowDown" | "ServiceUnavailable" | "ServerBusy" | "RequestLimitExceeded" | "TooManyRequests" => {
+            (SLOWER, "run again later, or lower `requests` in the spec's `stores`")
+        }
+        "ContainerNotFound" => ("there is no such container", "check the container's name, and that the account is the right one"),
+        "AuthenticationFailed" | "AuthorizationFailure" | "AuthorizationPermissionMismatch" => {
+            ("Azure denies access", "check the account's key or token (AZURE_…), and its role there: Storage Blob Data Contributor")
         }
         "InternalError" => ("S3 failed inside", "run again later; finished work is kept"),
         "EntityTooLarge" => ("the object is too large for this store", "lower `shard_bytes` in the sink"),
@@ -246,7 +253,7 @@ impl std::error::Error for Said {}
 /// The errors whose meaning is known.
 fn explained(e: &StoreError, text: &str) -> Option<Error> {
     if let Some((words, hint)) = code(text).and_then(s3_words) {
-        let kind = if words == "S3 asks to slow down" { Kind::Lease } else { Kind::Storage };
+        let kind = if words == SLOWER { Kind::Lease } else { Kind::Storage };
         return Some(Error::new(kind, words).hint(hint));
     }
     if text.contains("169.254.169.254") {

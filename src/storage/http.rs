@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::StatusCode;
 use http_body_util::{BodyExt, StreamBody};
 use object_store::ClientOptions;
@@ -83,7 +83,8 @@ fn watched(body: HttpResponseBody, silence: Duration) -> HttpResponseBody {
             Err(_) => Some((Err(silent(silence)), None)),
         }
     });
-    HttpResponseBody::new(StreamBody::new(frames))
+    // An empty body is asked again after its end.
+    HttpResponseBody::new(StreamBody::new(frames.fuse()))
 }
 
 fn silent(silence: Duration) -> HttpError {
@@ -97,4 +98,26 @@ fn retry_after(answer: &HttpResponse) -> Option<Duration> {
     }
     let seconds = answer.headers().get(http::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_falls_silent_fails_and_an_empty_one_ends() {
+        let body = watched(Bytes::new().into(), Duration::from_secs(1));
+        assert!(body.bytes().await.unwrap().is_empty());
+        let slow = stream::iter(0..5).then(|_| async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok(hyper::body::Frame::data(Bytes::from_static(b"ab")))
+        });
+        let slow = HttpResponseBody::new(StreamBody::new(slow));
+        assert_eq!(watched(slow, Duration::from_secs(10)).bytes().await.unwrap().len(), 10);
+        let mute = stream::iter([Ok(hyper::body::Frame::data(Bytes::from_static(b"ab")))]).chain(stream::pending());
+        let e = watched(HttpResponseBody::new(StreamBody::new(mute)), Duration::from_millis(100)).bytes().await.unwrap_err();
+        assert_eq!((e.kind(), e.to_string()), (HttpErrorKind::Timeout, "HTTP error: no answer within 0.1 s".to_owned()));
+    }
 }

@@ -193,12 +193,7 @@ impl Rest {
             none => {
                 let options = GetOptions { range: Some(GetRange::Bounded(self.left.clone())), ..self.options.clone() };
                 let got = self.store.in_time(self.store.inner.get_opts(&self.path, options)).await?;
-                // Not every server knows If-Match.
-                if let (Some(wanted), Some(found)) = (&self.options.if_match, &got.meta.e_tag)
-                    && wanted != found
-                {
-                    return Err(replaced(&self.path, wanted, found));
-                }
+                is_same(&self.path, self.options.if_match.as_deref(), &got.meta)?;
                 if got.range != self.left {
                     return Err(broken_off("the answer is not the range that was asked for"));
                 }
@@ -209,9 +204,18 @@ impl Rest {
     }
 }
 
-/// An object is another one than its ETag said.
-pub(crate) fn replaced(path: &Path, wanted: &str, found: &str) -> object_store::Error {
-    object_store::Error::Precondition { path: path.to_string(), source: format!("its ETag was {wanted}, now it is {found}").into() }
+/// That an object is the one whose ETag is wanted: not every server knows If-Match. Listings may lack an ETag's quotes, as Azure's do.
+///
+/// # Errors
+/// `Precondition` where it is another one.
+pub(crate) fn is_same(path: &Path, wanted: Option<&str>, found: &ObjectMeta) -> Result<()> {
+    match (wanted, &found.e_tag) {
+        (Some(wanted), Some(found)) if wanted.trim_matches('"') != found.trim_matches('"') => {
+            let source = format!("its ETag was {wanted}, now it is {found}").into();
+            Err(object_store::Error::Precondition { path: path.to_string(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn broken_off(what: &'static str) -> object_store::Error {

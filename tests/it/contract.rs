@@ -9,7 +9,7 @@ use futures::future::join_all;
 use object_store::{GetOptions, GetRange, ObjectStoreExt, WriteMultipart};
 
 use crate::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
-use crate::servers::{runtime, s3_and_hdfs};
+use crate::servers::{real_stores, runtime};
 
 /// Names that have bitten somebody.
 const NAMES: &[&str] = &["plain", "a b", "ü/é", "split=x y/part-1", "100%", "%20", "a+b", "a#b", "a&b=c", "it's", "(x)", "日本"];
@@ -174,7 +174,7 @@ fn s3_in_this_process_keeps_the_contract() {
 
 #[test]
 fn real_servers_keep_the_contract() {
-    for uri in s3_and_hdfs() {
+    for uri in real_stores() {
         let root = Location::open(&format!("{uri}/contract suite"), std::path::Path::new("/")).unwrap();
         runtime().block_on(async {
             contract(&root).await;

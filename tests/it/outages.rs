@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use feedline::dataset::{Dataset, Manifest};
 use feedline::storage::Location;
 
-use crate::servers::{SPEC, runtime, s3_and_hdfs};
+use crate::servers::{SPEC, real_stores, runtime};
 use crate::support::{Bench, table};
 
 /// Servers of one test's own, which end with this process. `None` where no servers were started for the tests at all.
 fn own(kind: &str) -> Option<HashMap<String, String>> {
-    s3_and_hdfs().first()?;
+    real_stores().first()?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/start");
     let pid = std::process::id().to_string();
     let mut command = Command::new(script);

@@ -157,7 +157,7 @@ fn s3_faults_that_stay_are_named_and_the_next_run_succeeds() {
         (Asked::Get, "in/part-0", HttpFault::Expired, "in/part-0.parquet", "the session token has expired", 3),
         (Asked::Put, "/data/split", HttpFault::After, "/data/split=", "S3 failed inside", 3),
         (Asked::Put, "/data/split", HttpFault::Expired, "/data/split=", "the session token has expired", 3),
-        (Asked::Put, "/versions/", HttpFault::Throttle, "/versions/00000001.json", "S3 asks to slow down", 75),
+        (Asked::Put, "/versions/", HttpFault::Throttle, "/versions/00000001.json", "the store asks to slow down", 75),
     ];
     for (i, (asked, part, fault, named, cause, exit)) in broken.into_iter().enumerate() {
         bench.server.plan(HttpPlan { seed: 1, broken: Some((asked, part, fault)), ..Default::default() });

@@ -1,4 +1,4 @@
-//! Runs over real servers: S3 and HDFS as `tests/servers/start` starts them. Without them these tests say so and end.
+//! Runs over real servers: S3, HDFS and Azure's emulator as `tests/servers/start` starts them. Without them these tests say so and end.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// A folder of this test's own on each real server that is up.
-pub fn s3_and_hdfs() -> Vec<String> {
+pub fn real_stores() -> Vec<String> {
     static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let of = |name: &str| match std::env::var(name) {
@@ -28,7 +28,7 @@ pub fn s3_and_hdfs() -> Vec<String> {
             None
         }
     };
-    ["FEEDLINE_TEST_S3", "FEEDLINE_TEST_HDFS"].into_iter().filter_map(of).collect()
+    ["FEEDLINE_TEST_S3", "FEEDLINE_TEST_AZURE", "FEEDLINE_TEST_HDFS"].into_iter().filter_map(of).collect()
 }
 
 /// Copies a folder of this disk to a store.
@@ -68,7 +68,7 @@ fn data() -> Option<PathBuf> {
 /// Read here, written there: the same version as on the local disk.
 #[test]
 fn every_pipeline_makes_the_same_version_from_and_to_every_store() {
-    let stores = s3_and_hdfs();
+    let stores = real_stores();
     let (Some(data), [first, .., last]) = (data(), stores.as_slice()) else { return };
     for uri in [first, last] {
         for part in ["flights", "docs"] {
@@ -141,7 +141,7 @@ fn run(bench: &Bench, from: &str, to: &str, force: bool) -> std::process::Output
 
 #[test]
 fn generated_shards_make_the_same_version_on_every_store() {
-    for uri in s3_and_hdfs() {
+    for uri in real_stores() {
         let (bench, expected) = small(&uri);
         let out = format!("{uri}/out");
         let done = run(&bench, &uri, &out, false);
@@ -162,7 +162,7 @@ fn generated_shards_make_the_same_version_on_every_store() {
 /// Kills while shards are being written; nothing partial is seen, the next run ends with the same hash, and gc leaves nothing behind.
 #[test]
 fn a_kill_leaves_nothing_visible_on_any_store() {
-    for uri in s3_and_hdfs() {
+    for uri in real_stores() {
         let (bench, expected) = small(&uri);
         let out = format!("{uri}/out");
         let begin = std::time::Instant::now();
@@ -197,7 +197,7 @@ fn a_kill_leaves_nothing_visible_on_any_store() {
 /// A run killed while a shard is half uploaded: no object, no version; gc aborts the upload.
 #[test]
 fn a_kill_in_mid_upload_leaves_nothing_visible_and_gc_aborts_the_upload() {
-    let Some(uri) = s3_and_hdfs().into_iter().find(|u| u.starts_with("s3")) else { return };
+    let Some(uri) = real_stores().into_iter().find(|u| u.starts_with("s3")) else { return };
     let bench = Bench::new();
     let numbers = |seed: u64| {
         (0..1_200_000_u64).map(move |i| f64::from_bits(0x3ff0_0000_0000_0000 | ((i ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 12)))
@@ -248,7 +248,7 @@ fn a_kill_in_mid_upload_leaves_nothing_visible_and_gc_aborts_the_upload() {
 /// Keys of S3 stand in no file and no message.
 #[test]
 fn secrets_are_nowhere() {
-    let Some(uri) = s3_and_hdfs().into_iter().find(|u| u.starts_with("s3")) else { return };
+    let Some(uri) = real_stores().into_iter().find(|u| u.starts_with("s3")) else { return };
     let secret = std::env::var("AWS_SECRET_ACCESS_KEY").unwrap();
     let (bench, _) = small(&uri);
     let out = format!("{uri}/out");
@@ -281,7 +281,7 @@ fn fails(bench: &Bench, from: &str, to: &str, env: &[(&str, &str)]) -> (i32, Str
 
 #[test]
 fn wrong_inputs_on_s3_end_in_words() {
-    let Some(uri) = s3_and_hdfs().into_iter().find(|u| u.starts_with("s3")) else { return };
+    let Some(uri) = real_stores().into_iter().find(|u| u.starts_with("s3")) else { return };
     let (bench, _) = small(&uri);
     let out = format!("{uri}/out");
     let ends = |from: &str, to: &str, env: &[(&str, &str)], exit: i32, words: &[&str]| {
@@ -310,7 +310,7 @@ fn wrong_inputs_on_s3_end_in_words() {
 
 #[test]
 fn wrong_inputs_on_hdfs_end_in_words() {
-    let Some(uri) = s3_and_hdfs().into_iter().find(|u| u.starts_with("hdfs")) else { return };
+    let Some(uri) = real_stores().into_iter().find(|u| u.starts_with("hdfs")) else { return };
     let (bench, _) = small(&uri);
     let out = format!("{uri}/out");
     let root = std::env::var("FEEDLINE_TEST_HDFS").unwrap();

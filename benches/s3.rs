@@ -1,7 +1,7 @@
-//! A scan over S3 whose every request takes 20 ms longer, against the same scan without: many small shards and a few large ones.
+//! Work over S3 whose every request takes 20 ms longer, against the same work without: many small shards and a few large ones.
 //!
-//! `cargo bench --bench s3_scan`. The server is s3s-fs in this process, on loopback; requests are counted where they arrive. A scan opens all
-//! footers and reads all columns of all rows, through the same code as a run's pass.
+//! `cargo bench --bench s3`. The server is s3s-fs in this process, on loopback; requests are counted where they arrive. A scan opens all
+//! footers and reads all columns of all rows, through the same code as a run's pass. A run looks for duplicates, splits, and writes a version to S3.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use feedline::crypt::Vault;
-use feedline::engine::run::{idle, open_sources};
+use feedline::engine::run::{RunOptions, idle, open_sources, run};
 use feedline::progress::Progress;
+use feedline::spec::Loaded;
 use feedline::storage::Location;
 use parquet::arrow::ArrowWriter;
 use s3_server::{ACCESS_KEY, Asked, BUCKET, HttpPlan, S3Server, SECRET_KEY};
@@ -37,26 +38,38 @@ fn main() {
     let server = S3Server::start(dir.path());
     let keys = format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
     std::fs::write(dir.path().join("keys"), keys).unwrap();
-    println!("{:>14} {:>9} {:>10} {:>10} {:>7} {:>16}", "shards", "MiB", "0 ms", "20 ms", "ratio", "requests a shard");
+    println!("{:>6} {:>8} {:>8} {:>10} {:>10} {:>7} {:>18}", "", "shards", "MiB", "0 ms", "20 ms", "ratio", "readings a shard");
     for shards in [1000, 10] {
         let bytes = write(&server, shards);
-        scan(dir.path(), &server, shards);
-        let mut pairs: Vec<(Duration, Duration)> = (0..PAIRS)
-            .map(|_| {
-                server.plan(HttpPlan::default());
-                let near = scan(dir.path(), &server, shards);
-                server.plan(HttpPlan { delay: LATENCY, ..Default::default() });
-                (near, scan(dir.path(), &server, shards))
-            })
-            .collect();
-        let requests = server.count(Asked::Get, &format!("of-{shards}/")) as f64 / shards as f64;
-        let ratio = |(near, far): &(Duration, Duration)| far.as_secs_f64() / near.as_secs_f64();
-        pairs.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
-        let middle = &pairs[PAIRS / 2];
-        let seconds = |d: Duration| format!("{:.2} s", d.as_secs_f64());
         let mib = bytes as f64 / f64::from(1 << 20);
-        println!("{shards:>14} {mib:>9.0} {:>10} {:>10} {:>7.2} {requests:>16.1}", seconds(middle.0), seconds(middle.1), ratio(middle));
+        for (name, work) in [("scan", scan as Work), ("run", whole_run)] {
+            let (near, far, readings) = compare(&server, || work(dir.path(), &server, shards), &format!("of-{shards}/"));
+            let ratio = far.as_secs_f64() / near.as_secs_f64();
+            let seconds = |d: Duration| format!("{:.2} s", d.as_secs_f64());
+            let readings = readings as f64 / shards as f64;
+            println!("{name:>6} {shards:>8} {mib:>8.0} {:>10} {:>10} {ratio:>7.2} {readings:>18.1}", seconds(near), seconds(far));
+        }
     }
+}
+
+/// Work over the shards below the server.
+type Work = fn(&Path, &S3Server, i64) -> Duration;
+
+/// Times of the pair with the median ratio, and the readings of objects below a folder.
+fn compare(server: &S3Server, work: impl Fn() -> Duration, folder: &str) -> (Duration, Duration, u64) {
+    server.plan(HttpPlan::default());
+    work();
+    let pair = || {
+        server.plan(HttpPlan::default());
+        let near = work();
+        server.plan(HttpPlan { delay: LATENCY, ..Default::default() });
+        (near, work())
+    };
+    let mut pairs: Vec<_> = (0..PAIRS).map(|_| pair()).collect();
+    let ratio = |(near, far): &(Duration, Duration)| far.as_secs_f64() / near.as_secs_f64();
+    pairs.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
+    let (near, far) = pairs[PAIRS / 2];
+    (near, far, server.count(Asked::Get, folder))
 }
 
 /// Writes the shards where the server serves them; gives their bytes.
@@ -84,17 +97,40 @@ fn write(server: &S3Server, shards: i64) -> u64 {
     bytes
 }
 
-/// Opens and reads everything, on two threads.
-fn scan(base: &Path, server: &S3Server, shards: i64) -> Duration {
+/// A pipeline over the shards, with more of its spec.
+fn loaded(server: &S3Server, shards: i64, more: &str) -> Loaded {
     let endpoint = server.endpoint();
     let spec = format!(
-        "apiVersion: feedline/v1\nname: scan\nsources: {{ s: {{ uri: 's3://{BUCKET}/of-{shards}' }} }}\nsink: {{ uri: out }}\n\
-         resources: {{ threads: 2 }}\n\
-         stores: {{ 's3://': {{ endpoint: '{endpoint}', region: us-east-1, allow_http: true, credentials_file: keys }} }}\n"
+        "apiVersion: feedline/v1\nname: scan\nsources: {{ s: {{ uri: 's3://{BUCKET}/of-{shards}' }} }}\nresources: {{ threads: 2 }}\n\
+         stores: {{ 's3://': {{ endpoint: '{endpoint}', region: us-east-1, allow_http: true, credentials_file: keys }} }}\n{more}"
     );
-    let loaded = feedline::spec::load(&spec, "scan.yaml", &[], &|_| None).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
+    feedline::spec::load(&spec, "scan.yaml", &[], &|_| None).unwrap()
+}
+
+/// Waits for some work on two threads.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(work)
+}
+
+/// Writes a version to S3, which is removed again.
+fn whole_run(base: &Path, server: &S3Server, shards: i64) -> Duration {
+    let more = format!(
+        "sink: {{ uri: 's3://{BUCKET}/out' }}\nreport: {{ profile: off }}\nstages:\n  - dedup: {{ keys: [id] }}\n\
+         \x20 - split: {{ by: hash, key: id, into: {{ train: 0.8, test: 0.2 }} }}\n"
+    );
+    let loaded = loaded(server, shards, &more);
+    let begin = Instant::now();
+    let outcome = block_on(run(&loaded, base, &RunOptions::default())).unwrap();
+    let took = begin.elapsed();
+    assert_eq!(outcome.manifest.rows.output as i64, ROWS / shards * shards);
+    std::fs::remove_dir_all(server.file("out")).unwrap();
+    took
+}
+
+/// Opens and reads everything, on two threads.
+fn scan(base: &Path, server: &S3Server, shards: i64) -> Duration {
+    let loaded = loaded(server, shards, "sink: { uri: out }\n");
+    block_on(async {
         let begin = Instant::now();
         let sources = open_sources(&loaded, base, &Vec::new(), None, &Vault::default(), &Progress::default()).await.unwrap();
         let source = sources.values().next().unwrap();
