@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Duration, Utc};
+use futures::{StreamExt, stream};
 use object_store::ObjectMeta;
 
 use super::{Dataset, Manifest};
 use crate::error::Result;
+use crate::spec::stores::REQUESTS;
 
 /// What may go.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,10 +51,11 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions, swept: &mut Swept) -> Re
     for version in gone {
         let path = Dataset::manifest_path(*version);
         if let Some(meta) = dataset.root.child(&path).head().await? {
-            remove(dataset, path, &meta, options, swept).await?;
+            remove(dataset, vec![(path, meta)], options, swept).await?;
         }
     }
     let oldest = Utc::now() - Duration::hours(i64::try_from(options.older_than_hours).unwrap_or(i64::MAX / 3_600_000));
+    let mut doomed = Vec::new();
     for folder in ["data", "_feedline"] {
         for meta in dataset.root.child(folder).list().await? {
             let Some(parts) = meta.location.prefix_match(&dataset.root.path) else { continue };
@@ -64,10 +67,11 @@ pub async fn gc(dataset: &Dataset, options: &GcOptions, swept: &mut Swept) -> Re
             let of_gone = freed.contains(&path) || gone.iter().any(|v| path.contains(&format!("/{v:08}/")));
             let of_kept = named.contains(&path) || kept.iter().any(|v| path.starts_with(&format!("_feedline/reports/{v:08}/")));
             if !of_kept && (of_gone || meta.last_modified <= oldest) {
-                remove(dataset, path, &meta, options, swept).await?;
+                doomed.push((path, meta));
             }
         }
     }
+    remove(dataset, doomed, options, swept).await?;
     for (path, bytes, changed) in dataset.root.unfinished_files()? {
         if changed <= oldest {
             if !options.dry_run {
@@ -102,13 +106,26 @@ async fn abort_uploads(dataset: &Dataset, oldest: DateTime<Utc>, options: &GcOpt
     Ok(())
 }
 
-async fn remove(dataset: &Dataset, path: String, meta: &ObjectMeta, options: &GcOptions, swept: &mut Swept) -> Result<()> {
-    if !options.dry_run {
-        dataset.root.child(&path).remove().await?;
+/// Removes many objects at once; one that fails does not keep the others.
+async fn remove(dataset: &Dataset, doomed: Vec<(String, ObjectMeta)>, options: &GcOptions, swept: &mut Swept) -> Result<()> {
+    let removals = doomed.into_iter().map(|(path, meta)| async move {
+        if !options.dry_run {
+            dataset.root.child(&path).remove().await?;
+        }
+        Ok((path, meta.size))
+    });
+    let mut removals = stream::iter(removals).buffered(REQUESTS);
+    let mut ended = Ok(());
+    while let Some(removed) = removals.next().await {
+        match removed {
+            Ok((path, bytes)) => {
+                swept.bytes += bytes;
+                swept.paths.push(path);
+            }
+            Err(e) => ended = ended.and(Err(e)),
+        }
     }
-    swept.bytes += meta.size;
-    swept.paths.push(path);
-    Ok(())
+    ended
 }
 
 /// The files that a manifest names.

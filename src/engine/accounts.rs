@@ -9,10 +9,8 @@ use super::rows::Live;
 use crate::dataset::manifest::Rows;
 use crate::error::Result;
 use crate::plan::Segment;
+use crate::spec::stores::REQUESTS;
 use crate::stages::step::{Decide, Gives, Step};
-
-/// Files read at once.
-const FILES: usize = 16;
 
 /// The accounts of one segment.
 #[derive(Debug, Default)]
@@ -29,7 +27,7 @@ impl Accounts {
     pub async fn of(live: &Live) -> Result<Self> {
         let mut accounts = Self::default();
         let ids: Vec<u32> = live.units.iter().map(|u| u.id).collect();
-        let mut states = stream::iter(ids).map(|id| async move { live.state(id).await.map(|s| (id, s)) }).buffered(FILES);
+        let mut states = stream::iter(ids).map(|id| async move { live.state(id).await.map(|s| (id, s)) }).buffered(REQUESTS);
         let copying = live.segment.decisions().find(|(_, s)| matches!(&s.step, Step::Decide(Decide { gives: Gives::Copies, .. })));
         while let Some((id, state)) = states.try_next().await? {
             for (step, code, rows) in &state.rejects {

@@ -17,10 +17,8 @@ use super::rows::{Live, RowsTable, View};
 use super::verdict::{UnitState, UnitVerdict, Verdict};
 use crate::error::{Error, Result};
 use crate::plan::PlanStep;
+use crate::spec::stores::REQUESTS;
 use crate::stages::step::{CODE, Decide, Gives, How, ROW, Remarks, SPLIT, Scope, Step, TableContext};
-
-/// Files read or written at once.
-const FILES: usize = 16;
 
 /// Makes a table decision and writes its layer; gives the stage's remarks.
 pub async fn decide(view: &View, step: usize, layer: &str, session: &SessionContext) -> Result<Vec<String>> {
@@ -45,7 +43,7 @@ pub async fn decide(view: &View, step: usize, layer: &str, session: &SessionCont
     let units: Vec<u32> = live.units_before(view.upto).map(|u| u.id).collect();
     stream::iter(units)
         .map(|unit| write_verdict(view, step, decision, &answer, train, unit, layer))
-        .buffer_unordered(FILES)
+        .buffer_unordered(REQUESTS)
         .try_collect::<()>()
         .await?;
     Ok(remarks.take())
@@ -140,13 +138,9 @@ fn no_such_row(row: u64, label: &str) -> Error {
 /// An engine may skip rows that cannot matter to its answer; row decisions on the way are then made here.
 async fn settle_missing(view: &View) -> Result<()> {
     let Some(layer) = &view.record else { return Ok(()) };
-    let mut missing = Vec::new();
-    for unit in view.live.units_before(view.upto) {
-        if view.live.verdicts.read(layer, unit.id).await?.is_none() {
-            missing.push(unit.id);
-        }
-    }
-    read_through(view, missing).await
+    let written = view.live.verdicts.units(layer).await?;
+    let missing = view.live.units_before(view.upto).map(|u| u.id).filter(|unit| !written.contains(unit));
+    read_through(view, missing.collect()).await
 }
 
 /// Reads units for the sake of the row decisions alone.

@@ -11,9 +11,10 @@ use super::verdict::UnitState;
 use crate::error::Result;
 use crate::plan::prefix::Prefix;
 use crate::source::{Unit, UnitReader};
+use crate::spec::stores::REQUESTS;
 
-/// Units under way at most, for each reading thread: enough for a store that takes 64 requests at once, where shards are small.
-const UNITS_AHEAD: usize = 64;
+/// Units under way at most, for each reading thread: small shards keep a store as busy as it may be.
+const UNITS_AHEAD: usize = REQUESTS;
 /// Their bytes as stored at most, beside one unit in any case.
 const BYTES_AHEAD: u64 = 32 << 20;
 

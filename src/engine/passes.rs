@@ -21,13 +21,12 @@ use crate::quality::report::Warning;
 use crate::sink::shard::{ShardOptions, ShardWriter};
 use crate::source::{Found, Source, open_shard};
 use crate::spec::pipeline::{SinkSpec, SourceSpec};
+use crate::spec::stores::REQUESTS;
 use crate::stages::step::{Decide, FitResult, Fits, How, Reshape, Scope, Step};
 use crate::storage::{Location, again};
 
 /// Rows of a file in which a reshape's result is kept: a unit each.
 const PART_ROWS: u64 = 1 << 20;
-/// Objects removed at once.
-const SWEEP: usize = 16;
 
 /// A segment after its passes.
 pub struct Ran {
@@ -282,7 +281,7 @@ pub async fn sweep(at: &Location) -> Result<()> {
                 Err(e) => Err(Error::from(e)),
             }
         })
-        .buffer_unordered(SWEEP)
+        .buffer_unordered(REQUESTS)
         .try_collect()
         .await
 }

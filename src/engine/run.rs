@@ -29,6 +29,7 @@ use crate::sink::lease::Lease;
 use crate::sink::shard::plain;
 use crate::source::{Source, Sources, Unit, discover, ingest, settle_bad};
 use crate::spec::pipeline::{DecryptionSpec, Format, OnBadShard, Profile, Resources};
+use crate::spec::stores::REQUESTS;
 use crate::spec::{Loaded, join};
 use crate::stages::Side;
 use crate::stages::step::{Fits, Step};
@@ -38,7 +39,7 @@ use crate::storage::Location;
 pub const LOOKUP_BYTES: u64 = 64 << 20;
 
 /// Footers under way at once: twice what a store takes by default, so that one late answer, which the others wait behind, idles nothing.
-const FOOTERS: usize = 128;
+const FOOTERS: usize = 2 * REQUESTS;
 
 /// How to run.
 #[derive(Debug, Clone, Default)]

@@ -1,9 +1,10 @@
 //! Verdicts: what was decided about the rows of a unit. Small, one file a unit and layer, in staging: they are a run's checkpoints too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::BooleanBufferBuilder;
 use arrow::buffer::BooleanBuffer;
+use futures::future::try_join_all;
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
@@ -102,15 +103,21 @@ impl Verdicts {
 
     /// What is known about a unit after some layers.
     pub async fn state<'a>(&self, unit: u32, rows: u32, layers: impl Iterator<Item = &'a str>) -> Result<UnitState> {
-        let mut state = UnitState::fresh(rows);
-        for layer in layers {
-            let verdict = self.read(layer, unit).await?.ok_or_else(|| {
+        let found = try_join_all(layers.map(|layer| async move {
+            self.read(layer, unit).await?.ok_or_else(|| {
                 Error::internal(format!("the verdict of unit {unit} in `{layer}` is missing"))
                     .hint("remove the staging folder and run again")
-            })?;
-            state.apply(verdict);
-        }
+            })
+        }));
+        let mut state = UnitState::fresh(rows);
+        found.await?.into_iter().for_each(|verdict| state.apply(verdict));
         Ok(state)
+    }
+
+    /// The units whose verdict in a layer is written.
+    pub async fn units(&self, layer: &str) -> Result<BTreeSet<u32>> {
+        let written = self.at.child(layer).list().await?;
+        Ok(written.iter().filter_map(|m| m.location.filename()?.strip_suffix(".bin")?.parse().ok()).collect())
     }
 }
 

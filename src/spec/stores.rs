@@ -67,8 +67,11 @@ impl Default for StoreSpec {
     }
 }
 
+/// Requests in flight at most, where nothing else is said; and what those keep under way who have many things to ask.
+pub const REQUESTS: usize = 64;
+
 fn default_requests() -> usize {
-    64
+    REQUESTS
 }
 fn default_retry_s() -> u64 {
     120

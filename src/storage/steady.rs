@@ -22,13 +22,12 @@ use object_store::{
 
 use super::failure::{given_up, is_passing, told};
 use super::upload::Upload;
+use crate::spec::stores::REQUESTS;
 
 /// The first wait; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Objects that are deleted at once.
-const DELETES: usize = 16;
 
 /// How long to go on.
 #[derive(Debug, Clone, Copy)]
@@ -274,7 +273,7 @@ impl ObjectStore for Steady {
                 }
             }
         };
-        paths.map_ok(delete).try_buffered(DELETES).boxed()
+        paths.map_ok(delete).try_buffered(REQUESTS).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
