@@ -13,8 +13,6 @@ from pathlib import Path
 import duckdb
 
 HERE = Path(__file__).resolve().parent
-# The part of the rows about which engines may differ.
-EDGE = 1e-5
 
 
 def command(engine, raw, out, memory, threads):
@@ -66,11 +64,9 @@ def main():
         ratio = f"   {wall / base[0]:.2f} x, {cpu / base[1]:.2f} x, {peak / base[2]:.2f} x" if base else ""
         print(f"{engine:16} {wall:8.2f} {cpu:8.2f} {peak:9.0f} {size:8.1f} {split} {sum(rows.values()):>11}{ratio}")
     totals = {engine: sum(result[3].values()) for engine, result in results.items()}
-    apart = max(totals.values()) - min(totals.values())
-    # What is an outlier follows from the statistics of train, and each engine's hash draws a train of its own: a row at the very edge may fall either way.
-    if apart > max(totals.values()) * EDGE:
+    if len(set(totals.values())) != 1:
         sys.exit(f"the engines do not agree on how many rows are left: {totals}")
-    print(f"all agree: {max(totals.values())} rows without duplicates and outliers" + (f" (give or take {apart})" if apart else ""))
+    print(f"all agree: {next(iter(totals.values()))} rows without duplicates and outliers")
     if len(results) != len(engines):
         sys.exit(1)
 

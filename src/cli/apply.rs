@@ -37,7 +37,8 @@ pub struct ApplyArgs {
 }
 
 pub(super) fn run(args: &ApplyArgs) -> Result<u8> {
-    let dataset = args.dataset.open()?;
+    let stores = args.dataset.stores.open()?;
+    let dataset = args.dataset.open_with(&stores.clone().unwrap_or_default())?;
     let manifest = block_on(1, dataset.manifest(args.version))?;
     let here = std::env::current_dir()?;
     let main = manifest.run.uris.keys().next().ok_or_else(|| Error::input("the manifest names no source"))?;
@@ -46,7 +47,7 @@ pub(super) fn run(args: &ApplyArgs) -> Result<u8> {
     let mut overrides = vec![set(main, &args.input)?, ("sink.uri".to_owned(), serde_json::to_string(&args.to)?)];
     overrides.extend(manifest.run.uris.iter().skip(1).map(|(name, uri)| set(name, uri)).collect::<Result<Vec<_>>>()?);
     let mut loaded = spec::reload(&manifest.spec, "the manifest's spec", &overrides)?;
-    if let Some(stores) = args.dataset.stores.open()? {
+    if let Some(stores) = stores {
         loaded.pipeline.stores = stores;
     }
     let to = Location::open_with(&args.to, &here, &loaded.pipeline.stores)?;

@@ -25,8 +25,8 @@ pub struct DatasetArgs {
 #[derive(Debug, Clone, Args)]
 pub struct StoresArgs {
     /// Reach stores as the `stores` of this spec say; by default as the environment says (AWS_…, HADOOP_CONF_DIR, …).
-    #[arg(id = "stores", long = "stores", value_name = "PIPELINE")]
-    pub of: Option<PathBuf>,
+    #[arg(long, value_name = "PIPELINE")]
+    pub stores: Option<PathBuf>,
 }
 
 impl DatasetArgs {
@@ -35,8 +35,15 @@ impl DatasetArgs {
     /// # Errors
     /// What is wrong with the URI, or with the spec that says how stores are reached.
     pub fn open(&self) -> Result<Dataset> {
-        let stores = self.stores.open()?.unwrap_or_default();
-        Ok(Dataset::new(Location::open_with(&self.dataset, Path::new("."), &stores)?))
+        self.open_with(&self.stores.open()?.unwrap_or_default())
+    }
+
+    /// The same, with what [`StoresArgs::open`] gave.
+    ///
+    /// # Errors
+    /// What is wrong with the URI.
+    pub fn open_with(&self, stores: &Stores) -> Result<Dataset> {
+        Ok(Dataset::new(Location::open_with(&self.dataset, Path::new("."), stores)?))
     }
 }
 
@@ -46,7 +53,7 @@ impl StoresArgs {
     /// # Errors
     /// Those of [`SpecArgs::open`].
     pub fn open(&self) -> Result<Option<Stores>> {
-        let Some(path) = &self.of else { return Ok(None) };
+        let Some(path) = &self.stores else { return Ok(None) };
         let spec = SpecArgs { path: path.clone(), set: Vec::new() }.open()?;
         let base = std::path::absolute(&spec.base)?;
         let mut stores = spec.loaded.pipeline.stores;

@@ -15,7 +15,6 @@ use crate::storage::doctor::{Check, examine};
   feedline doctor s3://bucket/datasets
   feedline doctor hdfs://name/datasets --json
   feedline doctor s3://bucket/raw --read-only      # where you may only read
-
   feedline doctor s3://bucket/datasets --stores pipeline.yaml
 
 Settings come from the environment (AWS_…, HADOOP_CONF_DIR, HADOOP_USER_NAME, …), or from a spec's `stores`.
